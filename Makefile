@@ -1,0 +1,44 @@
+# Every target is a thin line over kedro, which works the same by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BRANCHES := --runner active_learning.runner.BranchRunner
+
+.DEFAULT_GOAL := help
+.PHONY: help install data simulate test bench viz ui clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+install: $(READY)  ## the environment alone
+
+data: $(READY)  ## the default images: Fashion-MNIST as PNG files, a folder per class
+	$(BIN)/kedro run --pipelines data --only-missing-outputs
+
+simulate: data  ## which strategy saves how many labels; ARGS='--env simulation' for all
+	$(BIN)/kedro run --pipelines simulate $(BRANCHES) --only-missing-outputs $(ARGS)
+
+test: $(READY)  ## lint, types, import contracts and every test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+bench: $(READY)  ## speed, as ratios measured in one run
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+viz: $(READY)  ## the loop as a picture, on http://127.0.0.1:4141
+	$(BIN)/kedro viz run --host 127.0.0.1
+
+ui: $(READY)  ## rounds and curves in MLflow, on http://127.0.0.1:5000
+	$(BIN)/kedro mlflow ui --host 127.0.0.1
+
+clean:  ## what simulations wrote; images and models stay
+	rm -rf $(or $(AL_DATA),data)/07_model_output/simulation $(or $(AL_DATA),data)/08_reporting/simulation

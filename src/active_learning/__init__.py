@@ -1,0 +1,3 @@
+"""Teach an image classifier with as few human labels as possible."""
+
+__version__ = "0.1.0"
