@@ -1,0 +1,1 @@
+"""Label-ingest: answers come back, are checked and become the next training set."""

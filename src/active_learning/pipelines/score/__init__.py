@@ -1,0 +1,1 @@
+"""Score: what the champion says of images it has not seen."""

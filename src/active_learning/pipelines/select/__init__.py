@@ -1,0 +1,1 @@
+"""Select: the few images that a human should label next."""

@@ -1,0 +1,1 @@
+"""Test-set: the images that no round learns from, chosen once."""

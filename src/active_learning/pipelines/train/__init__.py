@@ -1,0 +1,1 @@
+"""Train: a challenger that goes on from the champion, and how good it is."""

@@ -1,0 +1,20 @@
+"""Labeling: what is handed to labelers, and what comes back."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from active_learning.imaging import ImageStore
+
+
+@dataclass(frozen=True)
+class LabelingQueue:
+    """Requests and where their images are.
+
+    Args:
+        requests: ``request_id``, ``image_id``, ``predicted_label``, ``rank``.
+        images: Holds every ``image_id`` of the requests.
+    """
+
+    requests: pd.DataFrame
+    images: ImageStore
