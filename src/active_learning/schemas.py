@@ -113,11 +113,14 @@ def to_arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
         SchemaError: A column is missing or unknown, or a value does not fit its type.
     """
     check_columns(frame, schema)
+    if frame.empty:
+        # pandas gives an empty column no type from which a list could be made.
+        return schema.empty_table()
     try:
         return pa.Table.from_pandas(
             frame[schema.names], schema=schema, preserve_index=False
         )
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
         raise SchemaError(f"A column does not fit its type: {exc}") from exc
 
 

@@ -67,7 +67,8 @@ class LabelingQueueDataset(AbstractDataset[LabelingQueue, LabelingQueue]):
         requests = self._path / "requests.csv"
         if not requests.exists():
             return pd.DataFrame(columns=_COLUMNS)
-        return pd.read_csv(requests, dtype={"predicted_label": str, "image_id": str})
+        text = {"request_id": str, "image_id": str, "predicted_label": str}
+        return pd.read_csv(requests, dtype=text, keep_default_na=False)
 
     def _exists(self) -> bool:
         return (self._path / "requests.csv").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from active_learning.errors import CheckpointError
+from active_learning.errors import CheckpointError, SettingsError
 from active_learning.learning.module import ImageClassifier
 from active_learning.learning.networks import read_checkpoint
 from active_learning.learning.training import without_small_talk
@@ -44,13 +44,13 @@ def load_classifier(path: Path) -> ImageClassifier:
     with isolate_rng():
         try:
             classifier = ImageClassifier(**content["hyper_parameters"])
-        except TypeError as exc:
+        except (TypeError, ValueError, SettingsError) as exc:
             raise CheckpointError(
                 f"{str(path)!r} was not saved by an image classifier: {exc}"
             ) from exc
     try:
         classifier.load_state_dict(content["state_dict"])
-    except RuntimeError as exc:
+    except (RuntimeError, TypeError) as exc:
         raise CheckpointError(
             f"{str(path)!r} holds weights of another network than it says: {exc}"
         ) from exc

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 from tqdm.auto import tqdm
 
 from active_learning.acquisition import FloatArray
-from active_learning.errors import CheckpointError
+from active_learning.errors import CheckpointError, SettingsError
 from active_learning.imaging import PixelArray, Preprocessing
 from active_learning.learning.networks import build_network, resize_head
 from active_learning.learning.recipe import Network, Recipe
@@ -43,7 +43,8 @@ class ImageClassifier(LightningModule):
     ) -> None:
         """Build the network with random weights; no file is read."""
         super().__init__()
-        classes = list(classes)
+        # A NumPy string is no plain value: the checkpoint could not be read again.
+        classes = [str(name) for name in classes]
         self.save_hyperparameters()
         self.preprocessing = Preprocessing.model_validate(preprocessing)
         self.network = build_network(
@@ -94,7 +95,7 @@ class ImageClassifier(LightningModule):
         )
         copy.load_state_dict(self.state_dict())
         resize_head(copy.network, len(classes))
-        copy.hparams["classes"] = list(classes)
+        copy.hparams["classes"] = [str(name) for name in classes]
         return copy
 
     @torch.inference_mode()
@@ -147,6 +148,7 @@ class FineTuning(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, which early stopping looks at."""
         self.log("train/loss", self.train_loss.compute(), prog_bar=True)
+        self.log("train/steps", float(self.global_step))
         self.train_loss.reset()
 
     def configure_optimizers(self) -> Any:
@@ -176,6 +178,11 @@ class FineTuning(LightningModule):
 
 
 def _device(accelerator: str) -> torch.device:
-    if accelerator == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda")
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("gpu", "cuda") and not torch.accelerator.is_available():
+        raise SettingsError(
+            f"accelerator is {accelerator!r} but PyTorch finds none here; set it to "
+            "'auto' or 'cpu' to compute on the CPU."
+        )
+    return torch.device("cpu")

@@ -1,8 +1,12 @@
 """Networks by name, and their heads."""
 
+import math
+import struct
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +91,11 @@ def load_weights(
             "for a torchvision network, DEFAULT."
         )
     if network.weights == "DEFAULT":
+        if network.name == "small_cnn":
+            raise SettingsError(
+                "small_cnn has no published weights: set train.network.weights to a "
+                "file, or to null to start from scratch."
+            )
         _check_torchvision(network, preprocessing)
         options = _options(network, preprocessing)
         state = models.get_model(network.name, weights="DEFAULT", **options)
@@ -156,13 +165,39 @@ def _check_torchvision(network: Network, preprocessing: Preprocessing) -> None:
 def _options(network: Network, preprocessing: Preprocessing) -> dict[str, int]:
     # A vision transformer's positions belong to one image size.
     if network.name.startswith("vit_"):
+        patch = int(network.name.rpartition("_")[2])
         if preprocessing.height != preprocessing.width:
             raise SettingsError(
                 f"{network.name!r} takes square images, not "
                 f"{preprocessing.height} x {preprocessing.width}."
             )
+        if preprocessing.height % patch:
+            next_side = math.ceil(preprocessing.height / patch) * patch
+            raise SettingsError(
+                f"{network.name!r} cuts images into squares of {patch} pixels, which "
+                f"{preprocessing.height} is no multiple of: set train.preprocessing."
+                f"height and width to {next_side}."
+            )
         return {"image_size": preprocessing.height}
     return {}
+
+
+# What PyTorch's unpickler raises on bytes that make no sense, as tried on many.
+_UNREADABLE = (
+    UnpicklingError,
+    BadZipFile,
+    EOFError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -173,14 +208,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {str(path)!r}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as exc:
-        raise CheckpointError(
-            f"{str(path)!r} cannot be read as tensors and plain values "
-            f"({type(exc).__name__}); nothing in it was run. It is damaged, or was "
-            "saved with code in it: save a state_dict or a checkpoint of this package."
-        ) from exc
+    # Opened here, so that a missing permission is not taken for a damaged file.
+    with path.open("rb") as file:
+        try:
+            _check_sums(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except _UNREADABLE as exc:
+            raise CheckpointError(
+                f"{str(path)!r} cannot be read as tensors and plain values "
+                f"({type(exc).__name__}: {exc}); nothing in it was run. It is damaged, "
+                "or was saved with code in it: save a state_dict or a checkpoint of "
+                "this package."
+            ) from exc
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{str(path)!r} holds a {type(content).__name__}, not a checkpoint."
@@ -188,7 +227,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def _check_sums(file: BinaryIO) -> None:
+    # PyTorch writes a checksum of every tensor and never looks at it again.
+    if is_zipfile(file):
+        damaged = ZipFile(file).testzip()
+        if damaged is not None:
+            raise BadZipFile(f"the checksum of {damaged!r} is another")
+    file.seek(0)
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     content = read_checkpoint(path)
     tensors = content.get("state_dict", content)
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor)
+        for name, tensor in tensors.items()
+    ):
+        raise CheckpointError(
+            f"{str(path)!r} holds something else than named tensors; save the "
+            "network's state_dict()."
+        )
     return {name.removeprefix("network."): tensor for name, tensor in tensors.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
@@ -80,7 +80,9 @@ def fine_tune(
         )
         challenger = _initialize(blank, champion, initialization, network)
         counts = torch.bincount(torch.from_numpy(targets), minlength=len(classes))
-        rarity = len(targets) / (counts.clamp(min=1) * (counts > 0).sum())
+        rarity = len(targets) / (counts * (counts > 0).sum())
+        # A class without images has no say, not an infinite one.
+        rarity[counts == 0] = 0
         module = FineTuning(
             challenger, recipe, rarity if recipe.balance == "class_weights" else None
         )
@@ -90,14 +92,14 @@ def fine_tune(
             recipe.batch_size,
             seed,
         )
-        trainer = _trainer(recipe, hardware, len(targets))
+        trainer = _trainer(recipe, hardware, len(targets), seed)
         trainer.fit(module, datamodule=batches)
     logger.info(
         "Trained version %d of %s on %d images: %d steps, loss %.4f",
         challenger.version,
         challenger.model_name,
         len(targets),
-        trainer.global_step,
+        int(trainer.callback_metrics["train/steps"]),
         float(trainer.callback_metrics["train/loss"]),
     )
     return challenger.cpu()
@@ -134,8 +136,20 @@ def _initialize(
     return chosen
 
 
-def _trainer(recipe: Recipe, hardware: Hardware, n_images: int) -> Trainer:
-    callbacks: list[Callback] = []
+class _OwnNoise(Callback):
+    """Each of several processes augments its images in its own way."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A spawned process starts from torch's built-in seed, the same in all of them.
+        if trainer.world_size > 1:
+            torch.manual_seed(self._seed + trainer.global_rank)
+
+
+def _trainer(recipe: Recipe, hardware: Hardware, n_images: int, seed: int) -> Trainer:
+    callbacks: list[Callback] = [_OwnNoise(seed)]
     if recipe.averaging:
         average = partial(_move_average, recipe.averaging)
         callbacks.append(WeightAveraging(multi_avg_fn=average))
@@ -148,14 +162,12 @@ def _trainer(recipe: Recipe, hardware: Hardware, n_images: int) -> Trainer:
                 check_on_train_epoch_end=True,
             )
         )
-    # "ddp" starts the whole command once per device; only the node shall run there.
-    strategy = "ddp_spawn" if hardware.strategy == "ddp" else hardware.strategy
     steps_per_epoch = math.ceil(n_images / recipe.batch_size)
-    return Trainer(
+    build = partial(
+        Trainer,
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         precision=hardware.precision,  # type: ignore[arg-type]  # a closed list there
-        strategy=strategy,
         max_epochs=-1,
         max_steps=max(recipe.min_steps, recipe.min_epochs * steps_per_epoch),
         callbacks=callbacks,
@@ -165,6 +177,13 @@ def _trainer(recipe: Recipe, hardware: Hardware, n_images: int) -> Trainer:
         enable_progress_bar=sys.stderr.isatty(),
         use_distributed_sampler=False,
     )
+    # "ddp" starts the whole command once per device; only the node shall run there.
+    if hardware.strategy == "ddp":
+        return build(strategy="ddp_spawn")
+    trainer = build(strategy=hardware.strategy)
+    if hardware.strategy == "auto" and trainer.num_devices > 1:
+        return build(strategy="ddp_spawn")
+    return trainer
 
 
 def _move_average(
@@ -195,6 +214,7 @@ def without_small_talk() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
             warnings.filterwarnings("ignore", "GPU available but not used")
+            warnings.filterwarnings("ignore", r".*\bLeafSpec\b.* is deprecated")
             yield
     finally:
         talker.setLevel(level)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 import pandas as pd
 
 from active_learning.imaging import ImageStore
+from active_learning.imaging.ids import flaw
 from active_learning.pipelines.label_ingest.params import LabelIngestParams
 from active_learning.schemas import (
     LABELS,
@@ -76,12 +77,15 @@ def check_answers(
         The labels, and the rejected answers with the reason of each. Together they
         are as many as the answers.
     """
-    found = images.survey(answers["image_id"].tolist())
+    flaws = answers["image_id"].map(lambda name: flaw(name) or "")
+    found = images.survey(answers.loc[flaws == "", "image_id"].tolist())
+    content = dict(zip(found["image_id"], found["content"], strict=True))
+    unfit = dict(zip(found["image_id"], found["reason"], strict=True))
     held_out = set(test_set["content"])
     reasons = [
-        _reason(label, content, unfit, held_out, params)
-        for label, content, unfit in zip(
-            answers["label"], found["content"], found["reason"], strict=True
+        _reason(label, content.get(name, ""), no_place or unfit[name], held_out, params)
+        for name, label, no_place in zip(
+            answers["image_id"], answers["label"], flaws, strict=True
         )
     ]
     judged = answers.assign(

@@ -1,0 +1,54 @@
+"""Kedro datasets, one class a file; a file is read when its class is first named."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from active_learning.datasets.atomic_dataset import AtomicDataset
+    from active_learning.datasets.checkpoint_dataset import CheckpointDataset
+    from active_learning.datasets.clock_dataset import ClockDataset
+    from active_learning.datasets.fashion_mnist_dataset import FashionMnistDataset
+    from active_learning.datasets.image_folder_dataset import ImageFolderDataset
+    from active_learning.datasets.image_list_dataset import ImageListDataset
+    from active_learning.datasets.image_store_dataset import ImageStoreDataset
+    from active_learning.datasets.label_exports_dataset import LabelExportsDataset
+    from active_learning.datasets.labeling_queue_dataset import LabelingQueueDataset
+    from active_learning.datasets.manifest_dataset import ManifestDataset
+    from active_learning.datasets.table_dataset import TableDataset
+
+_HOMES = {
+    "LabelingQueueDataset": "labeling_queue_dataset",
+    "LabelExportsDataset": "label_exports_dataset",
+    "ImageListDataset": "image_list_dataset",
+    "CheckpointDataset": "checkpoint_dataset",
+    "AtomicDataset": "atomic_dataset",
+    "ClockDataset": "clock_dataset",
+    "FashionMnistDataset": "fashion_mnist_dataset",
+    "ImageFolderDataset": "image_folder_dataset",
+    "ImageStoreDataset": "image_store_dataset",
+    "ManifestDataset": "manifest_dataset",
+    "TableDataset": "table_dataset",
+}
+
+__all__ = [
+    "AtomicDataset",
+    "CheckpointDataset",
+    "ClockDataset",
+    "FashionMnistDataset",
+    "ImageFolderDataset",
+    "ImageListDataset",
+    "ImageStoreDataset",
+    "LabelExportsDataset",
+    "LabelingQueueDataset",
+    "ManifestDataset",
+    "TableDataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a class's file when the class is first named."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""What a simulation's learning curves say, and how surely: NumPy and pandas alone."""

@@ -1,0 +1,1 @@
+"""Data: the default images, as PNG files in a folder per class."""

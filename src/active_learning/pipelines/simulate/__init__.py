@@ -1,0 +1,1 @@
+"""Simulate: the loop replayed on labeled images, strategy against strategy."""

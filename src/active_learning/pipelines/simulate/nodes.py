@@ -1,0 +1,265 @@
+"""Nodes of ``simulate``: what surrounds the production pipelines in a replay."""
+
+import io
+import logging
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from active_learning.errors import SettingsError
+from active_learning.imaging import ImageStore, LabeledImages
+from active_learning.pipelines.label_ingest.params import LabelIngestParams
+from active_learning.pipelines.simulate.params import BranchParams, SimulateParams
+from active_learning.pipelines.train.params import TrainParams
+from active_learning.schemas import (
+    LABEL_REQUESTS,
+    LABELS,
+    MANIFEST,
+    empty_frame,
+    fingerprint,
+)
+from active_learning.services.labeling import LabelingQueue
+
+logger = logging.getLogger(__name__)
+
+N_ASKED = 12
+
+
+def hold_out_test_set(
+    labeled_images: LabeledImages, test_set: pd.DataFrame
+) -> pd.DataFrame:
+    """Take the images that may be learned from: all but the test set and its copies.
+
+    Returns:
+        Columns of ``schemas.MANIFEST``, by ``image_id``.
+    """
+    table = labeled_images.table
+    held_out = table["content"].isin(set(test_set["content"]))
+    rest = table[~held_out & (table["split"] != "test")]
+    manifest: pd.DataFrame = rest.sort_values("image_id")[MANIFEST.names]
+    return manifest.reset_index(drop=True)
+
+
+def draw_pool(
+    training_images: pd.DataFrame, params: SimulateParams, branch: BranchParams
+) -> pd.DataFrame:
+    """Draw what a seed learns from, and in which round each image comes in.
+
+    Args:
+        training_images: ``image_id``, ``label``, ``content``.
+        params: Uses ``pool_size``, ``initial_labels`` and ``stream_size``.
+        branch: Uses ``seed``.
+
+    Returns:
+        Columns of ``schemas.MANIFEST`` and ``round``: 0 for the images whose labels
+        are known from the start, beside a pool that comes in ``stream_size`` at a
+        time.
+
+    Raises:
+        SettingsError: There are fewer images than that.
+    """
+    needed = params.initial_labels + params.pool_size
+    if len(training_images) < needed:
+        raise SettingsError(
+            f"{params.initial_labels} initial labels and a pool of "
+            f"{params.pool_size} need {needed} images; there are "
+            f"{len(training_images)} to learn from. Lower simulate.pool_size and, with "
+            "it, simulate.stream_size or simulate.rounds."
+        )
+    order = np.random.default_rng(branch.seed).permutation(len(training_images))
+    drawn = training_images.iloc[order[:needed]].reset_index(drop=True)
+    streamed = np.arange(params.pool_size) // params.stream_size + 1
+    start = np.zeros(params.initial_labels, dtype=np.int64)
+    return drawn.assign(round=np.concatenate([start, streamed]))
+
+
+def label_start(
+    pool: pd.DataFrame, now: datetime
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, pd.DataFrame]:
+    """Give the first labels, which nobody had to ask for.
+
+    Returns:
+        One export with the labels of round 0, no labels from before and no requests.
+    """
+    first = pool[pool["round"] == 0]
+    export = _answers(first["image_id"], first["label"], now)
+    return {"round_00": export}, empty_frame(LABELS), empty_frame(LABEL_REQUESTS)
+
+
+def draw_stream(
+    pool: pd.DataFrame, past_requests: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Let the next round's images come in.
+
+    Args:
+        pool: ``image_id`` and ``round``.
+        past_requests: Those of the round before; none before the first.
+
+    Returns:
+        The incoming images, and what the champion scored of them before: nothing.
+    """
+    number = int(past_requests["round"].max()) + 1 if len(past_requests) else 1
+    incoming = pool.loc[pool["round"] == number, ["image_id"]]
+    nothing = pd.DataFrame({"image_id": [], "model_version": []})
+    return incoming.reset_index(drop=True), nothing
+
+
+def answer_requests(
+    labeling_queue: LabelingQueue, pool: pd.DataFrame, now: datetime
+) -> dict[str, pd.DataFrame]:
+    """Answer as an oracle that never errs.
+
+    Returns:
+        One export with the true label of every request.
+    """
+    truth = pool.set_index("image_id")["label"]
+    asked = labeling_queue.requests
+    answers = _answers(asked["image_id"], truth.loc[asked["image_id"]].to_numpy(), now)
+    batch = f"{now:%Y-%m-%d}"
+    return {batch: answers.assign(request_id=asked["request_id"].to_numpy())}
+
+
+def measure_start(
+    evaluation: dict[str, Any], step_times: dict[str, float], branch: BranchParams
+) -> dict[str, Any]:
+    """Give the first point of a seed's curves; nothing was scored or selected yet."""
+    return _point(evaluation, step_times, branch) | {"round": 0}
+
+
+def measure_round(
+    evaluation: dict[str, Any],
+    label_requests: pd.DataFrame,
+    scored_batch: pd.DataFrame,
+    pool: pd.DataFrame,
+    step_times: dict[str, float],
+    branch: BranchParams,
+) -> dict[str, Any]:
+    """Give one point of a learning curve.
+
+    Args:
+        evaluation: Of the challenger, on the frozen test set.
+        label_requests: Of the round; gives its number.
+        scored_batch: What the champion said of the incoming images.
+        pool: Their true labels.
+        step_times: Seconds by step.
+        branch: Seed and strategy.
+
+    Returns:
+        A value for each column of ``learning_curves``.
+    """
+    truth = pool.set_index("image_id")["label"].loc[scored_batch["image_id"]]
+    right = scored_batch["label"].to_numpy() == truth.to_numpy()
+    return _point(evaluation, step_times, branch) | {
+        "round": int(label_requests["round"].iloc[0]),
+        "stream_accuracy": float(right.mean()),
+    }
+
+
+def join_points(branch: BranchParams, *points: dict[str, Any]) -> pd.DataFrame:
+    """Put the points of one branch below each other, the start under its own name.
+
+    Returns:
+        Columns of ``learning_curves``, by round.
+    """
+    curve = pd.DataFrame(points).assign(strategy=branch.strategy)
+    return curve.sort_values("round", ignore_index=True)[list(COLUMNS)]
+
+
+def join_frames(*frames: pd.DataFrame) -> pd.DataFrame:
+    """Put the frames of all branches below each other."""
+    return pd.concat(frames, ignore_index=True)
+
+
+def describe_settings(
+    simulate: SimulateParams,
+    train: TrainParams,
+    label_ingest: LabelIngestParams,
+    test_set: pd.DataFrame,
+) -> dict[str, Any]:
+    """Say what was simulated, for a reader who was not there."""
+    return {
+        "simulate": simulate.model_dump(mode="json"),
+        "train": train.model_dump(mode="json", exclude={"seed"}),
+        "label_ingest": label_ingest.model_dump(mode="json"),
+        "test_set": {"images": len(test_set), "fingerprint": fingerprint(test_set)},
+    }
+
+
+def picture_first_asked(
+    label_requests: pd.DataFrame,
+    scored_batch: pd.DataFrame,
+    pool: pd.DataFrame,
+    images: ImageStore,
+    branch: BranchParams,
+    train: TrainParams,
+) -> pd.DataFrame:
+    """Show what a strategy asked for first, as the network saw it.
+
+    Returns:
+        Up to 12 rows: ``strategy``, ``seed``, ``round``, ``rank``, ``label``,
+        ``predicted_label``, ``utility`` and ``png`` (bytes).
+    """
+    first = label_requests.nsmallest(N_ASKED, "rank").reset_index(drop=True)
+    names = first["image_id"].tolist()
+    decoded = images.pixels(names, train.preprocessing)
+    pixels = decoded.pixels.take(np.arange(len(names)))
+    said = scored_batch.set_index("image_id")["label"]
+    truth = pool.set_index("image_id")["label"]
+    return first[["strategy", "round", "rank", "utility"]].assign(
+        seed=branch.seed,
+        label=truth.loc[names].to_numpy(),
+        predicted_label=said.loc[names].to_numpy(),
+        png=[_png(image) for image in pixels],
+    )
+
+
+COLUMNS = (
+    "seed",
+    "strategy",
+    "round",
+    "n_labels",
+    "test_accuracy",
+    "test_macro_f1",
+    "stream_accuracy",
+    "train_s",
+    "score_s",
+    "select_s",
+)
+
+
+def _point(
+    evaluation: dict[str, Any], step_times: dict[str, float], branch: BranchParams
+) -> dict[str, Any]:
+    return {
+        "seed": branch.seed,
+        "strategy": branch.strategy,
+        "n_labels": evaluation["n_labels"],
+        "test_accuracy": evaluation["accuracy"],
+        "test_macro_f1": evaluation["macro_f1"],
+        "stream_accuracy": None,
+        "train_s": step_times.get("train"),
+        "score_s": step_times.get("score"),
+        "select_s": step_times.get("select"),
+    }
+
+
+def _answers(image_ids: Any, labels: Any, now: datetime) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image_id": np.asarray(image_ids),
+            "label": np.asarray(labels),
+            "labeler": "oracle",
+            "labeled_at": pd.Timestamp(now),
+            "source": "oracle",
+        }
+    )
+
+
+def _png(pixels: Any) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(buffer, format="PNG")
+    return buffer.getvalue()

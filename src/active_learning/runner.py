@@ -1,0 +1,215 @@
+"""Branches side by side: a runner for pipelines that unroll into chains."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
+from multiprocessing.connection import wait as wait_for
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework import project
+from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
+from kedro.io import CatalogConfigResolver, DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.runner import AbstractRunner, SequentialRunner
+from kedro.runner.task import Task
+
+if TYPE_CHECKING:
+    from kedro.pipeline.node import Node
+    from pluggy import PluginManager
+
+# Not this module's name, under which Kedro lists every node that it skips.
+logger = logging.getLogger("active_learning.branches")
+
+# Configuration, what is in memory, and the names of what shall come back.
+_Stock = tuple[CatalogConfigResolver, dict[str, Any], set[str]]
+# How the name begins of a part that is one node outside of any branch.
+_ALONE = "node:"
+
+# Imported once by the server that forks the workers, and not by each of them.
+_PRELOADED = [
+    "active_learning.learning.checkpoint",
+    "active_learning.learning.evaluation",
+    "active_learning.pipelines.simulate.pipeline",
+    "mlflow.tracking",
+]
+
+
+class BranchRunner(AbstractRunner):
+    """Runs whole branches of a pipeline in worker processes.
+
+    A branch is what shares the first two parts of its namespace, such as
+    ``seed_0.margin``. Its nodes depend on each other and gain nothing from being sent
+    out one by one, as Kedro's ``ParallelRunner`` does: here a worker gets a branch
+    once, runs it in order with the project's hooks, and keeps what it has imported
+    for the next. Nodes outside a branch run in this process. Each worker has its
+    share of the cores; ``AL_WORKERS`` says how many there are, by default one a core.
+
+    Use::
+
+        $ kedro run --pipelines simulate --runner active_learning.runner.BranchRunner
+    """
+
+    def __init__(self, is_async: bool = False, max_workers: int | None = None) -> None:
+        """Decide how many workers; none is started before ``run``.
+
+        Raises:
+            ValueError: ``max_workers`` or ``AL_WORKERS`` is not a positive number.
+        """
+        super().__init__(is_async=is_async)
+        asked = max_workers or int(os.environ.get("AL_WORKERS", "0")) or None
+        self._max_workers = self._validate_max_workers(asked)
+
+    def _get_executor(self, max_workers: int) -> ProcessPoolExecutor:
+        # A fork of a process with threads may deadlock; a fork server has none.
+        methods = multiprocessing.get_all_start_methods()
+        method = "forkserver" if "forkserver" in methods else "spawn"
+        context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            context.set_forkserver_preload(_PRELOADED)
+        share = max(1, (os.cpu_count() or 1) // max_workers)
+        return ProcessPoolExecutor(
+            max_workers,
+            mp_context=context,
+            initializer=partial(
+                _prepare_worker, project.PACKAGE_NAME, dict(os.environ), share
+            ),
+        )
+
+    def _run(
+        self,
+        pipeline: Pipeline,
+        catalog: DataCatalog,  # type: ignore[override]  # not the bare protocol
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        parts = _part(pipeline)
+        waiting = {name: _dependencies(part, parts) for name, part in parts.items()}
+        n_branches = sum(name is not None for name in map(_branch_name, parts))
+        done: set[str] = set()
+        running: dict[Future[dict[str, Any]], str] = {}
+        with self._get_executor(min(self._max_workers, max(1, n_branches))) as pool:
+            try:
+                while waiting or running:
+                    for name in [n for n, before in waiting.items() if before <= done]:
+                        del waiting[name]
+                        part = parts[name]
+                        if _branch_name(name) is None:
+                            self._run_here(part, catalog, hook_manager, run_id)
+                            done.add(name)
+                        else:
+                            future = pool.submit(
+                                _run_branch, part, _stock(part, catalog), run_id
+                            )
+                            running[future] = name
+                    if not running:
+                        continue
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        for dataset, data in future.result().items():
+                            catalog.save(dataset, data)
+                        name = running.pop(future)
+                        done.add(name)
+                        logger.info("Branch %s is done", name)
+            except BaseException:
+                # The others would go on for minutes before anybody saw the error.
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                pool.shutdown(wait=False, cancel_futures=True)
+                logger.warning(
+                    "The run has stopped. What is written is whole: the same command "
+                    "with --only-missing-outputs goes on from there."
+                )
+                raise
+
+    def _run_here(
+        self,
+        part: Pipeline,
+        catalog: DataCatalog,
+        hook_manager: PluginManager | None,
+        run_id: str | None,
+    ) -> None:
+        for node in part.nodes:
+            Task(
+                node=node,
+                catalog=catalog,
+                hook_manager=hook_manager,
+                is_async=self._is_async,
+                run_id=run_id,
+            ).execute()
+
+
+def _branch_name(name: str) -> str | None:
+    """The part's name where the part is a branch; ``None`` for a node by itself."""
+    return None if name.startswith(_ALONE) else name
+
+
+def _part(pipeline: Pipeline) -> dict[str, Pipeline]:
+    """Cut a pipeline into its branches and the single nodes outside of any."""
+    members: dict[str, list[Node]] = {}
+    for node in pipeline.nodes:
+        namespace = (node.namespace or "").split(".")
+        alone = len(namespace) < 2
+        name = f"{_ALONE}{node.name}" if alone else ".".join(namespace[:2])
+        members.setdefault(name, []).append(node)
+    return {name: Pipeline(nodes) for name, nodes in members.items()}
+
+
+def _dependencies(part: Pipeline, parts: Mapping[str, Pipeline]) -> set[str]:
+    needed = part.inputs()
+    return {name for name, other in parts.items() if needed & other.all_outputs()}
+
+
+def _stock(part: Pipeline, catalog: DataCatalog) -> _Stock:
+    """What a worker needs of the catalog: its configuration and what is in memory."""
+    held = {
+        name: catalog.load(name)
+        for name in part.inputs()
+        if isinstance(catalog.get(name), MemoryDataset)
+    }
+    returned = {
+        name for name in part.outputs() if isinstance(catalog.get(name), MemoryDataset)
+    }
+    return catalog.config_resolver, held, returned
+
+
+def _run_branch(part: Pipeline, stock: _Stock, run_id: str | None) -> dict[str, Any]:
+    """Run a branch in a worker; what it leaves in memory goes back."""
+    resolver, held, returned = stock
+    catalog = DataCatalog(
+        {name: MemoryDataset(data) for name, data in held.items()},
+        config_resolver=resolver,
+    )
+    hooks = _create_hook_manager()
+    _register_hooks(hooks, project.settings.HOOKS)
+    SequentialRunner().run(part, catalog, hooks, run_id)
+    return {name: catalog.load(name) for name in returned}
+
+
+def _prepare_worker(
+    package: str | None, environment: dict[str, str], n_threads: int
+) -> None:
+    """Make a worker part of the project, and let it end when its parent does."""
+    os.environ.update(environment)
+    project.configure_project(str(package))
+    # Thirty rounds of "Loading data from ..." would hide the figures.
+    for talker in ("kedro.io", "kedro.pipeline", "kedro.runner"):
+        logging.getLogger(talker).setLevel(logging.WARNING)
+    os.environ["OMP_NUM_THREADS"] = str(n_threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n_threads)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    # A killed parent cannot end its workers, and they would write beside its successor.
+    wait_for([sentinel])
+    os._exit(1)

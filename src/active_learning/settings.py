@@ -1,0 +1,38 @@
+"""Kedro's settings: hooks, and how configuration is found and merged."""
+
+import warnings
+from pathlib import PurePosixPath
+
+from kedro.config import OmegaConfigLoader
+from omegaconf.resolvers import oc
+
+from active_learning.hooks import SimulationHooks, TrackingHooks
+from active_learning.pipelines.simulate.plan import experiment
+
+# Kedro's and kedro-mlflow's own use of OmegaConf, and names that a simulation makes.
+warnings.filterwarnings("ignore", "(?s)register_new_resolver", UserWarning)
+warnings.filterwarnings("ignore", "One or more dataset names contain '.'", UserWarning)
+# kedro-mlflow defines a model class that this project does not use.
+warnings.filterwarnings("ignore", "(?s).*Add type hints to the `predict`", UserWarning)
+
+
+def stem(place: str) -> str:
+    """The last part of a path, for a file's name that says what it belongs to."""
+    return PurePosixPath(place).stem
+
+
+HOOKS = (SimulationHooks(), TrackingHooks())
+
+CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # An overlay holds only the leaves that differ.
+    "merge_strategy": {"parameters": "soft", "globals": "soft"},
+    "custom_resolvers": {
+        "oc.env": oc.env,
+        # The folder of a simulation, named by what decides its rounds.
+        "experiment": experiment,
+        "stem": stem,
+    },
+}

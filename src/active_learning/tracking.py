@@ -1,0 +1,174 @@
+"""A simulation's books in MLflow: one parent run, a child for each branch.
+
+The ids of the runs are in the environment, where worker processes find them too.
+What cannot be recorded is said in the log and does not stop what is recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities import Metric
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from active_learning.pipelines.simulate.plan import START, Plan
+
+logger = logging.getLogger(__name__)
+
+_RUNS = "AL_SIMULATION_RUNS"
+_PARENT = "parent"
+_EXPERIMENT_TAG = "simulation.experiment"
+_METRICS = {
+    "n_labels": "labels/total",
+    "test_accuracy": "test/accuracy",
+    "test_macro_f1": "test/macro_f1",
+    "stream_accuracy": "stream/accuracy",
+    "train_s": "time/train_s",
+    "score_s": "time/score_s",
+    "select_s": "time/select_s",
+}
+
+
+def open_runs(plan: Plan, experiment_id: str, tracking_uri: str, resume: bool) -> None:
+    """Start the runs of a simulation, or go on in those it had.
+
+    Args:
+        plan: Its branches get a child run each.
+        experiment_id: Of MLflow.
+        tracking_uri: Of MLflow, for this process and its workers.
+        resume: Go on in the runs of the same plan, where there are some.
+    """
+    with _recorded():
+        client = MlflowClient(tracking_uri)
+        known = _known_runs(client, experiment_id, plan) if resume else {}
+        names = [_PARENT, *(branch.namespace for branch in plan.branches)]
+        runs = {"uri": tracking_uri}
+        for name in names:
+            runs[name] = known.get(name) or _start(
+                client, experiment_id, plan, name, runs.get(_PARENT)
+            )
+            client.update_run(runs[name], status="RUNNING")
+        os.environ[_RUNS] = json.dumps(runs)
+
+
+def log_evaluation(evaluation: dict[str, Any]) -> None:
+    """Write a challenger's figures into the active run, its version as the step."""
+    if mlflow.active_run() is None:
+        return
+    figures = {
+        "test/accuracy": evaluation["accuracy"],
+        "test/macro_f1": evaluation["macro_f1"],
+        "labels/total": evaluation["n_labels"],
+    }
+    with _recorded():
+        mlflow.log_metrics(figures, step=evaluation["version"])
+        mlflow.set_tags(
+            {
+                "model.version": evaluation["version"],
+                "training_set": evaluation["training_set"],
+                "test_set": evaluation["test_set"],
+            }
+        )
+
+
+def log_point(point: dict[str, Any], namespace: str) -> None:
+    """Write a point of a learning curve into its branch's run.
+
+    Args:
+        point: A value for each column of ``learning_curves``; ``None`` is left out.
+        namespace: Of the branch. The start belongs to every strategy of its seed.
+    """
+    runs = _runs()
+    seed, strategy = namespace.split(".")
+    names = [
+        name
+        for name in runs
+        if name == namespace or (strategy == START and name.startswith(f"{seed}."))
+    ]
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(metric, float(point[column]), now, int(point["round"]))
+        for column, metric in _METRICS.items()
+        if point[column] is not None
+    ]
+    with _recorded():
+        for name in names:
+            MlflowClient(runs["uri"]).log_batch(runs[name], metrics=metrics)
+
+
+def close_runs(status: str, report: Path | None = None) -> None:
+    """End the runs of a simulation.
+
+    Args:
+        status: ``FINISHED`` or ``FAILED``.
+        report: A folder whose files become artifacts of the parent run.
+    """
+    runs = _runs()
+    os.environ.pop(_RUNS, None)
+    with _recorded():
+        client = MlflowClient(runs["uri"]) if runs else None
+        for name, run_id in runs.items():
+            if client is None or name == "uri":
+                continue
+            if name == _PARENT and report is not None and report.is_dir():
+                client.log_artifacts(run_id, str(report), "report")
+            client.set_terminated(run_id, status)
+
+
+def _runs() -> dict[str, str]:
+    runs: dict[str, str] = json.loads(os.environ.get(_RUNS, "{}"))
+    return runs
+
+
+def _start(
+    client: MlflowClient, experiment_id: str, plan: Plan, name: str, parent: str | None
+) -> str:
+    title = f"simulate {plan.experiment}" if parent is None else name
+    tags = {MLFLOW_RUN_NAME: title, _EXPERIMENT_TAG: plan.experiment}
+    if parent is not None:
+        tags[MLFLOW_PARENT_RUN_ID] = parent
+    run_id: str = client.create_run(experiment_id, tags=tags).info.run_id
+    params = plan.params.model_dump(mode="json")
+    if parent is not None:
+        seed, strategy = name.split(".")
+        params |= {"seed": seed.removeprefix("seed_"), "strategy": strategy}
+    for key, value in params.items():
+        client.log_param(run_id, key, value)
+    return run_id
+
+
+def _known_runs(client: MlflowClient, experiment_id: str, plan: Plan) -> dict[str, str]:
+    """The runs of the same plan by name, of the latest parent alone."""
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.`{_EXPERIMENT_TAG}` = '{plan.experiment}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1000,
+    )
+    parents = [run for run in found if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+    if not parents:
+        return {}
+    parent = parents[0].info.run_id
+    children = {
+        run.info.run_name: run.info.run_id
+        for run in found
+        if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent
+    }
+    return {_PARENT: parent, **children}
+
+
+@contextmanager
+def _recorded() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as exc:
+        logger.warning("MLflow did not record this: %s", exc)
