@@ -1,0 +1,36 @@
+"""What several tests share: images that are there without a download."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from active_learning.imaging import ImageStore
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,797 digits of 8 x 8 pixels as PNG files, a folder for each of ten classes."""
+    root = tmp_path_factory.mktemp("images") / "digits"
+    bunch = load_digits()
+    for number, (pixels, target) in enumerate(
+        zip(bunch.images, bunch.target, strict=True)
+    ):
+        folder = root / str(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray((pixels * 15).astype(np.uint8))
+        image.save(folder / f"{number:04d}.png")
+    return root
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    """Six gray images of 4 x 4 pixels, ``a.png`` to ``f.png``; all differ."""
+    root = tmp_path / "store"
+    root.mkdir()
+    for number, name in enumerate("abcdef"):
+        pixels = np.full((4, 4), number * 40, dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{name}.png")
+    return ImageStore(str(root), cache=None, max_pixels=10_000)

@@ -1,0 +1,101 @@
+"""What the champion says of images, and of which."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from active_learning.acquisition import FloatArray, sampling_keys
+from active_learning.imaging import ImageStore, PixelArray, Preprocessing
+from active_learning.pipelines.score.nodes import score_images
+from active_learning.pipelines.score.params import ScoreParams
+from active_learning.schemas import PREDICTIONS, SET_ASIDE, check_predictions, to_arrow
+
+NOW = datetime(2000, 1, 1, tzinfo=UTC)
+PARAMS = ScoreParams(batch_size=2, accelerator="cpu", source="batch")
+NEVER = pd.DataFrame({"image_id": [], "model_version": []})
+
+
+class Brightness:
+    """A classifier that looks at how bright an image is."""
+
+    model_name = "brightness"
+    classes = ("dark", "light")
+    preprocessing = Preprocessing(height=4, width=4, channels=1, mean=(0,), std=(1,))
+
+    def __init__(self, version: int = 3) -> None:
+        self.version = version
+        self.lineage: dict[str, object] = {"version": version}
+
+    def probabilities(
+        self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
+    ) -> FloatArray:
+        rows = np.arange(len(pixels))
+        light = pixels.take(rows).mean(axis=(1, 2, 3)) / 255
+        return np.column_stack([1 - light, light])
+
+
+def listed(*names: str) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": list(names)})
+
+
+def test_each_image_gets_a_prediction_with_its_derived_columns(
+    store: ImageStore,
+) -> None:
+    scored, unreadable = score_images(
+        listed("a.png", "f.png"), store, Brightness(), NEVER, NOW, PARAMS
+    )
+
+    assert scored["label"].tolist() == ["dark", "light"]
+    light = 200 / 255
+    np.testing.assert_allclose(scored["confidence"], [1.0, light])
+    np.testing.assert_allclose(scored["margin"], [1.0, 2 * light - 1])
+    np.testing.assert_array_equal(
+        scored["sampling_key"], sampling_keys(["a.png", "f.png"], 3)
+    )
+    assert unreadable.empty
+    check_predictions(scored)
+    to_arrow(scored, PREDICTIONS)
+
+
+def test_what_this_version_scored_is_not_scored_again(store: ImageStore) -> None:
+    seen = pd.DataFrame({"image_id": ["a.png", "b.png"], "model_version": [3, 2]})
+
+    scored, _ = score_images(
+        listed("a.png", "b.png"), store, Brightness(), seen, NOW, PARAMS
+    )
+
+    assert scored["image_id"].tolist() == ["b.png"]
+
+
+def test_an_unreadable_image_is_set_aside_with_its_reason(store: ImageStore) -> None:
+    (Path(store.root) / "bad.png").write_bytes(b"no image")
+
+    scored, unreadable = score_images(
+        listed("a.png", "bad.png"), store, Brightness(), NEVER, NOW, PARAMS
+    )
+
+    assert scored["image_id"].tolist() == ["a.png"]
+    assert unreadable["image_id"].tolist() == ["bad.png"]
+    assert unreadable["reason"].item()
+    to_arrow(unreadable, SET_ASIDE)
+
+
+def test_a_retry_carries_the_same_id_and_another_version_another(
+    store: ImageStore,
+) -> None:
+    def ids(version: int) -> list[str]:
+        model = Brightness(version)
+        scored, _ = score_images(listed("a.png"), store, model, NEVER, NOW, PARAMS)
+        return scored["prediction_id"].tolist()
+
+    assert ids(3) == ids(3) != ids(4)
+
+
+def test_nothing_new_gives_an_empty_table(store: ImageStore) -> None:
+    scored, unreadable = score_images(listed(), store, Brightness(), NEVER, NOW, PARAMS)
+
+    assert scored.empty
+    assert unreadable.empty
+    to_arrow(scored, PREDICTIONS)

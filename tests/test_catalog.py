@@ -1,0 +1,160 @@
+"""Every name a pipeline uses is declared, in every environment."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+from active_learning.pipeline_registry import LOOP, register_pipelines
+
+PROJECT = Path(__file__).parents[1]
+CONF = PROJECT / "conf"
+
+# What lives no longer than the run that made it, and why that is right.
+PASSING = {
+    "answers",
+    "candidates",
+    "first_asked",
+    "incoming_images",
+    "known_labels",
+    "label_exports",
+    "label_requests",
+    "labeling_queue",
+    "learning_curve",
+    "ranked_candidates",
+    "scored_images",
+    "simulation_settings",
+    "training_images",
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """The catalog of an environment and the pipelines that use it."""
+
+    catalog: DataCatalog
+    pipelines: dict[str, Pipeline]
+    data: Path
+
+
+@pytest.fixture(scope="module", params=["base", "simulation"])
+def project(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    data = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AL_DATA", str(data))
+        patch.chdir(PROJECT)
+        bootstrap_project(PROJECT)
+        # Two rounds show every name that thirty would.
+        few = {"simulate": {"rounds": 2, "seeds": [0]}}
+        with KedroSession.create(
+            PROJECT, env=request.param, runtime_params=few
+        ) as session:
+            catalog = session.load_context().catalog
+            assert isinstance(catalog, DataCatalog)
+            yield Project(catalog, dict(register_pipelines()), data)
+
+
+def every_name(pipeline: Pipeline) -> set[str]:
+    return {name for name in pipeline.datasets() if not name.startswith("param")}
+
+
+def test_every_name_is_declared_or_known_to_pass(project: Project) -> None:
+    names = {n for p in project.pipelines.values() for n in every_name(p)}
+
+    undeclared = {
+        name
+        for name in names
+        if name not in project.catalog and name.rpartition(".")[2] not in PASSING
+    }
+
+    assert undeclared == set()
+
+
+def test_what_a_pipeline_reads_from_outside_is_declared(project: Project) -> None:
+    for pipeline in project.pipelines.values():
+        free = {n for n in pipeline.inputs() if not n.startswith("param")}
+        assert all(name in project.catalog for name in free)
+
+
+def test_every_declared_dataset_can_be_built(project: Project) -> None:
+    for pipeline in project.pipelines.values():
+        for name in every_name(pipeline):
+            assert name not in project.catalog or project.catalog[name] is not None
+
+
+def test_nothing_but_the_loop_is_a_pattern(project: Project) -> None:
+    # A catch-all would turn a misspelled name into memory.
+    patterns = set(project.catalog.config_resolver.list_patterns())
+    kedros_own = set(DataCatalog.default_runtime_patterns)
+
+    assert all(re.match(r"\{seed\}\.", name) for name in patterns - kedros_own)
+    assert "misspelled" not in project.catalog
+
+
+def test_no_data_lies_outside_the_data_folder(project: Project) -> None:
+    simulate = project.pipelines["simulate"]
+    places = [
+        str(value)
+        for name in every_name(simulate)
+        if name in project.catalog
+        for key, value in project.catalog[name]._describe().items()
+        if key in ("filepath", "path")
+    ]
+
+    assert places
+    assert all(place.startswith(str(project.data)) for place in places)
+
+
+def test_an_overlay_holds_only_what_base_has_too() -> None:
+    overlays = [path for path in CONF.glob("*/*/*.yml") if "base" not in path.parts]
+
+    assert overlays
+    for path in overlays:
+        base = CONF / "base" / path.relative_to(CONF).relative_to(path.parts[-3])
+        assert base.exists()
+
+
+def test_the_registry_is_the_loop_and_what_is_beside_it() -> None:
+    names = list(register_pipelines())
+
+    assert names[:5] == ["__default__", "score", "select", "label-ingest", "train"]
+    assert {"data", "test-set", "simulate"} <= set(names)
+
+
+def test_the_default_is_one_turn_of_the_loop(project: Project) -> None:
+    pipelines = project.pipelines
+
+    turn = {node.name for node in pipelines["__default__"].nodes}
+
+    assert turn == {n.name for step in LOOP for n in pipelines[step].nodes}
+
+
+def test_a_simulated_round_holds_the_nodes_of_production(project: Project) -> None:
+    pipelines = project.pipelines
+    production = {
+        node.name
+        for step in ("score", "select", "label-ingest", "train")
+        for node in pipelines[step].nodes
+    }
+
+    place = "seed_0.margin.round_01."
+    simulated = {
+        node.name.removeprefix(place)
+        for node in pipelines["simulate"].nodes
+        if node.name.startswith(place)
+    }
+
+    # The champion was evaluated in the round that trained it.
+    assert production - simulated == {"train.evaluate_champion"}
+    functions = {n.name: n.func for step in LOOP for n in pipelines[step].nodes}
+    for node in pipelines["simulate"].nodes:
+        name = node.name.removeprefix(place)
+        assert name not in functions or node.func is functions[name]
