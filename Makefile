@@ -35,7 +35,7 @@ bench: $(READY)  ## speed, as ratios measured in one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 viz: $(READY)  ## the loop as a picture, on http://127.0.0.1:4141
-	$(BIN)/kedro viz run --host 127.0.0.1
+	$(BIN)/kedro viz run --include-hooks --host 127.0.0.1
 
 ui: $(READY)  ## rounds and curves in MLflow, on http://127.0.0.1:5000
 	$(BIN)/kedro mlflow ui --host 127.0.0.1

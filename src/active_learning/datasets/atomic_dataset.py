@@ -1,5 +1,6 @@
 """A dataset of another library, saved to a temporary name and renamed."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,16 @@ class AtomicDataset(AbstractDataset[Any, Any]):
         """Where the wrapped dataset is."""
         return str(self._config["filepath"])
 
-    def preview(self) -> Any:
-        """What Kedro-Viz shows of the wrapped dataset, where that one can be shown."""
-        return self._wrapped().preview()  # type: ignore[attr-defined]  # if it has one
+    @property
+    def preview(self) -> Callable[..., Any]:
+        """The wrapped dataset's own, whose annotation tells Kedro-Viz what it shows.
+
+        Raises:
+            AttributeError: It cannot be shown.
+        """
+        # A property, so that hasattr says no where the wrapped dataset has none.
+        shown: Callable[..., Any] = getattr(self._wrapped(), "preview")  # noqa: B009
+        return shown
 
     def _wrapped(self, **changes: str) -> AbstractDataset[Any, Any]:
         # Built on demand: a simulation declares thousands and touches a few at a time.

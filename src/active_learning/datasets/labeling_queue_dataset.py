@@ -67,8 +67,8 @@ class LabelingQueueDataset(AbstractDataset[LabelingQueue, LabelingQueue]):
         requests = self._path / "requests.csv"
         if not requests.exists():
             return pd.DataFrame(columns=_COLUMNS)
-        text = {"request_id": str, "image_id": str, "predicted_label": str}
-        return pd.read_csv(requests, dtype=text, keep_default_na=False)
+        listed = pd.read_csv(requests, dtype=str, keep_default_na=False)
+        return listed.astype({"rank": int})
 
     def _exists(self) -> bool:
         return (self._path / "requests.csv").exists()

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from kedro.io import AbstractDataset
+from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import TablePreview
 
 from active_learning.errors import FrozenError
 from active_learning.files import replacing
@@ -66,6 +67,11 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         Raises:
             FrozenError: The rows are not those that were saved.
         """
+        if not self._filepath.exists():
+            raise DatasetError(
+                f"There is no manifest at {self._filepath}. The pipeline 'test-set' "
+                "freezes a test set, 'label-ingest' makes a training set."
+            )
         table = pq.read_table(self._filepath)
         frame: pd.DataFrame = table.to_pandas()
         stored = (table.schema.metadata or {}).get(_KEY, b"").decode()
@@ -98,11 +104,10 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         with replacing(self._filepath) as temporary:
             pq.write_table(table, temporary)
 
-    def preview(self, nrows: int = 10) -> dict[str, Any]:
+    def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         head = self.load().head(nrows).astype(str)
-        preview: dict[str, Any] = head.to_dict(orient="split")
-        return preview
+        return TablePreview(head.to_dict(orient="split"))
 
     def _exists(self) -> bool:
         return self._filepath.exists()

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import TablePreview
 
 from active_learning.errors import SchemaError
 from active_learning.files import replacing
@@ -91,11 +92,10 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         with replacing(self._path / f"{name}.parquet") as temporary:
             pq.write_table(rows, temporary)
 
-    def preview(self, nrows: int = 10) -> dict[str, Any]:
+    def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         head = self.load().head(nrows).astype(str)
-        preview: dict[str, Any] = head.to_dict(orient="split")
-        return preview
+        return TablePreview(head.to_dict(orient="split"))
 
     def _read(self, part: Path) -> pa.Table:
         try:

@@ -50,7 +50,7 @@ def load_classifier(path: Path) -> ImageClassifier:
             ) from exc
     try:
         classifier.load_state_dict(content["state_dict"])
-    except (RuntimeError, TypeError) as exc:
+    except (RuntimeError, TypeError, AttributeError) as exc:
         raise CheckpointError(
             f"{str(path)!r} holds weights of another network than it says: {exc}"
         ) from exc

@@ -14,6 +14,7 @@ from active_learning.pipelines.label_ingest.nodes import (
 )
 from active_learning.pipelines.label_ingest.params import LabelIngestParams
 from active_learning.schemas import (
+    LABEL_REQUESTS,
     LABELS,
     MANIFEST,
     check_labels,
@@ -24,6 +25,7 @@ from active_learning.schemas import (
 NOW = datetime(2000, 1, 2, tzinfo=UTC)
 ANY_CLASS = LabelIngestParams(classes=None)
 NO_LABELS = empty_frame(LABELS)
+NO_REQUESTS = empty_frame(LABEL_REQUESTS)
 NO_TESTS = empty_frame(MANIFEST)
 
 
@@ -44,7 +46,8 @@ def ingest(
     store: ImageStore, exports: dict[str, pd.DataFrame], **kw: Any
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     given = {"test_set": NO_TESTS, "params": ANY_CLASS, "known": NO_LABELS, **kw}
-    answers = gather_answers(exports, given["known"])
+    asked = given.get("asked", NO_REQUESTS)
+    answers = gather_answers(exports, asked, given["known"])
     return check_answers(answers, given["test_set"], store, NOW, given["params"])
 
 
@@ -113,6 +116,17 @@ def test_a_name_that_leaves_the_store_is_rejected(store: ImageStore, name: str) 
 
     assert labels.empty
     assert len(rejected) == 1
+
+
+def test_an_answer_finds_the_latest_request_of_its_image(store: ImageStore) -> None:
+    asked = NO_REQUESTS.reindex(range(2)).assign(
+        request_id=["old", "new"], image_id="a.png", round=[1, 2]
+    )
+    answers = export(a="cat", b="dog", c="cow").assign(request_id=["", "", "named"])
+
+    labels, _ = ingest(store, {"1": answers}, asked=asked)
+
+    assert labels["request_id"].tolist() == ["new", "", "named"]
 
 
 def test_an_answer_without_a_time_is_as_old_as_its_ingestion(

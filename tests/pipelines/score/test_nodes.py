@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from active_learning.acquisition import FloatArray, sampling_keys
+from active_learning.errors import CheckpointError
 from active_learning.imaging import ImageStore, PixelArray, Preprocessing
 from active_learning.pipelines.score.nodes import score_images
 from active_learning.pipelines.score.params import ScoreParams
@@ -91,6 +93,11 @@ def test_a_retry_carries_the_same_id_and_another_version_another(
         return scored["prediction_id"].tolist()
 
     assert ids(3) == ids(3) != ids(4)
+
+
+def test_without_a_champion_it_is_said_how_to_get_one(store: ImageStore) -> None:
+    with pytest.raises(CheckpointError, match="label-ingest,train"):
+        score_images(listed("a.png"), store, None, NEVER, NOW, PARAMS)
 
 
 def test_nothing_new_gives_an_empty_table(store: ImageStore) -> None:

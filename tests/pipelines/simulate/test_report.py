@@ -90,7 +90,6 @@ def report(
         summarize(table),
         asked() if images is None else images,
         settings or {},
-        plot_learning_curves(table),
     )
 
 
@@ -370,11 +369,10 @@ def test_a_summary_read_back_from_its_file_gives_the_same_page() -> None:
     table = curves(random=[RANDOM] * 2, quick=[QUICK] * 2, slow=[SLOW] * 2)
     summary = summarize(table)
     read_back = pd.read_csv(io.StringIO(summary.to_csv(index=False)))
-    figure = plot_learning_curves(table)
 
     assert render_table(summary) == render_table(read_back)
-    assert render_report(table, summary, asked(), {}, figure) == render_report(
-        table, read_back, asked(), {}, figure
+    assert render_report(table, summary, asked(), {}) == render_report(
+        table, read_back, asked(), {}
     )
 
 

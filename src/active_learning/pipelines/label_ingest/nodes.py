@@ -22,13 +22,17 @@ logger = logging.getLogger(__name__)
 
 
 def gather_answers(
-    label_exports: Mapping[str, pd.DataFrame], known_labels: pd.DataFrame
+    label_exports: Mapping[str, pd.DataFrame],
+    label_requests: pd.DataFrame,
+    known_labels: pd.DataFrame,
 ) -> pd.DataFrame:
     """Put all exports below each other and leave out what is known already.
 
     Args:
         label_exports: Answers by batch: at least ``image_id`` and ``label``; also
             ``labeler``, ``labeled_at``, ``source`` and ``request_id`` where known.
+        label_requests: An answer that does not name its request is taken for one to
+            the latest request of its image; without any it is unsolicited.
         known_labels: Labels of earlier runs.
 
     Returns:
@@ -54,6 +58,12 @@ def gather_answers(
     )
     answers["label_id"] = [row_id(*parts) for parts in identity]
     answers = answers.drop_duplicates("label_id")
+    latest = label_requests.sort_values("round").drop_duplicates(
+        "image_id", keep="last"
+    )
+    asked = answers["image_id"].map(latest.set_index("image_id")["request_id"])
+    named = answers["request_id"] != ""
+    answers["request_id"] = answers["request_id"].where(named, asked.fillna(""))
     return answers[~answers["label_id"].isin(known_labels["label_id"])]
 
 

@@ -17,6 +17,7 @@ def create_pipeline() -> Pipeline:
                 gather_answers,
                 inputs={
                     "label_exports": "label_exports",
+                    "label_requests": "label_requests",
                     "known_labels": "known_labels",
                 },
                 outputs="answers",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from active_learning.acquisition import FloatArray, sampling_keys, uncertainty
+from active_learning.errors import CheckpointError
 from active_learning.imaging import ImageStore
 from active_learning.learning.protocol import Classifier
 from active_learning.pipelines.score.params import ScoreParams
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 def score_images(
     incoming_images: pd.DataFrame,
     images: ImageStore,
-    champion: Classifier,
+    champion: Classifier | None,
     scored_images: pd.DataFrame,
     now: datetime,
     params: ScoreParams,
@@ -37,7 +38,16 @@ def score_images(
         Predictions in the columns of ``schemas.PREDICTIONS``, in the order of the
         incoming images, and the images that could not be read: ``image_id``,
         ``reason``.
+
+    Raises:
+        CheckpointError: There is no champion yet, and how to get one.
     """
+    if champion is None:
+        raise CheckpointError(
+            "There is no champion to score with. Ingest some labels, run "
+            "'kedro run --pipelines label-ingest,train' and put the challenger that "
+            "you trust in the champion's place."
+        )
     seen = scored_images.loc[
         scored_images["model_version"] == champion.version, "image_id"
     ]

@@ -269,7 +269,6 @@ def _report(plan: Plan) -> Pipeline:
                     "summary": "simulation_summary",
                     "asked": "first_asked",
                     "settings": "simulation_settings",
-                    "figure": "learning_curves_plot",
                 },
                 outputs="simulation_report",
                 name="render_report",

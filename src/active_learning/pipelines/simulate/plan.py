@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from active_learning import __version__
 from active_learning.pipelines.simulate.params import SimulateParams
 
@@ -142,16 +144,13 @@ def experiment() -> str:
 
 
 def _base_plan() -> Plan:
-    from kedro.config import OmegaConfigLoader
-    from kedro.framework.project import settings
+    # Without a session nothing is run, so the folder's name does not matter; a second
+    # configuration loader would take the place of the first one's resolvers.
     from kedro.utils import find_kedro_project
 
     project = find_kedro_project(Path.cwd())
     if project is None:
         raise FileNotFoundError(f"{Path.cwd()} is not inside a Kedro project.")
-    loader = OmegaConfigLoader(
-        conf_source=str(project / settings.CONF_SOURCE),
-        env="base",
-        **settings.CONFIG_LOADER_ARGS,
-    )
-    return make_plan(loader["parameters"], loader["globals"]["images"])
+    file = project / "conf" / "base" / "simulate" / "parameters.yml"
+    section = yaml.safe_load(file.read_text(encoding="utf-8"))["simulate"]
+    return Plan(SimulateParams.model_validate(section), "without-a-session")

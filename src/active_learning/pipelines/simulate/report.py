@@ -243,7 +243,6 @@ def render_report(
     summary: pd.DataFrame,
     asked: pd.DataFrame,
     settings: Mapping[str, object],
-    figure: Figure,
 ) -> str:
     """Write the page a decision can be taken from, whole in one file.
 
@@ -254,7 +253,6 @@ def render_report(
             ``png`` holds the bytes of a small PNG. Of each strategy the page shows
             the first eight by round and rank of the lowest seed. May hold no row.
         settings: Parameters of the run; mappings may nest.
-        figure: Of those curves, by ``plot_learning_curves``.
 
     Returns:
         HTML that loads nothing from anywhere and escapes every name and value.
@@ -276,7 +274,7 @@ def render_report(
             n_rounds=int(curves["round"].max()),
             first_labels=int(baseline["n_labels"].iloc[0]),
             total_labels=int(baseline["n_labels"].iloc[-1]),
-            plot=_inline_svg(figure),
+            plot=_inline_svg(plot_learning_curves(curves)),
             points=_curve_points(curves, list(summary["strategy"])),
             asked=_gallery(asked, list(summary["strategy"])),
             times=_times(curves, list(summary["strategy"])),
