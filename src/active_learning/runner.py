@@ -32,6 +32,10 @@ _Stock = tuple[CatalogConfigResolver, dict[str, Any], set[str]]
 # How the name begins of a part that is one node outside of any branch.
 _ALONE = "node:"
 
+# Steps whose every run is told where a person ran that step.
+_TALKERS = [
+    f"active_learning.pipelines.{step}.nodes" for step in ("score", "label_ingest")
+]
 # Imported once by the server that forks the workers, and not by each of them.
 _PRELOADED = [
     "active_learning.learning.checkpoint",
@@ -198,8 +202,8 @@ def _prepare_worker(
     """Make a worker part of the project, and let it end when its parent does."""
     os.environ.update(environment)
     project.configure_project(str(package))
-    # Thirty rounds of "Loading data from ..." would hide the figures.
-    for talker in ("kedro.io", "kedro.pipeline", "kedro.runner"):
+    # A line a node, thirty rounds long, would hide the line a round.
+    for talker in ("kedro.pipeline", "active_learning.learning", *_TALKERS):
         logging.getLogger(talker).setLevel(logging.WARNING)
     os.environ["OMP_NUM_THREADS"] = str(n_threads)
     if "torch" in sys.modules:

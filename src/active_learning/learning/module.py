@@ -16,6 +16,7 @@ from active_learning.acquisition import FloatArray
 from active_learning.errors import CheckpointError, SettingsError
 from active_learning.imaging import PixelArray, Preprocessing
 from active_learning.learning.networks import build_network, resize_head
+from active_learning.learning.progress import person_watches
 from active_learning.learning.recipe import Network, Recipe
 from active_learning.learning.transforms import augment, normalize
 
@@ -108,8 +109,8 @@ class ImageClassifier(LightningModule):
         self.eval().to(device)
         parts = [np.empty((0, len(self.classes)))]
         starts = range(0, len(pixels), batch_size)
-        # None: a bar where a person watches, nothing in a log.
-        for start in tqdm(starts, desc=title, unit="batch", disable=None, leave=False):
+        hidden = not person_watches()
+        for start in tqdm(starts, title, unit="batch", disable=hidden, leave=False):
             rows = np.arange(start, min(start + batch_size, len(pixels)))
             batch = torch.from_numpy(pixels.take(rows)).to(device)
             parts.append(self(batch).double().softmax(dim=1).cpu().numpy())

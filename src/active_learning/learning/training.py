@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from active_learning.imaging import PixelArray, Preprocessing
 from active_learning.learning.module import FineTuning, ImageClassifier
 from active_learning.learning.networks import load_weights
 from active_learning.learning.pixels import LabeledPixels, TrainingPixels
+from active_learning.learning.progress import person_watches
 from active_learning.learning.protocol import Classifier
 from active_learning.learning.recipe import Hardware, Initialization, Network, Recipe
 
@@ -174,7 +174,7 @@ def _trainer(recipe: Recipe, hardware: Hardware, n_images: int, seed: int) -> Tr
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=person_watches(),
         use_distributed_sampler=False,
     )
     # "ddp" starts the whole command once per device; only the node shall run there.
@@ -214,6 +214,8 @@ def without_small_talk() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
             warnings.filterwarnings("ignore", "GPU available but not used")
+            # Lightning's own use of torch.
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec")
             warnings.filterwarnings("ignore", r".*\bLeafSpec\b.* is deprecated")
             yield
     finally:

@@ -151,6 +151,14 @@ def measure_round(
     """
     truth = pool.set_index("image_id")["label"].loc[scored_batch["image_id"]]
     right = scored_batch["label"].to_numpy() == truth.to_numpy()
+    logger.info(
+        "Seed %d, %s, round %d: %d labels, test accuracy %.4f",
+        branch.seed,
+        branch.strategy,
+        label_requests["round"].iloc[0],
+        evaluation["n_labels"],
+        evaluation["accuracy"],
+    )
     return _point(evaluation, step_times, branch) | {
         "round": int(label_requests["round"].iloc[0]),
         "stream_accuracy": float(right.mean()),
