@@ -193,9 +193,15 @@ def test_killed_at_any_moment_it_ends_the_same(
         for number in range(n_kills)
     ]
 
+    if n_kills > 2:
+        moments[0] = (0.0, 5 * generator.random())  # while it starts
+
     n_written = []
     for n_files, delay_s in moments:
-        kill(killed, n_files, delay_s, whole)
+        # One more file at least, or a run is killed before it is at work again.
+        kill(
+            killed, n_files and max(n_files, len(killed.written()) + 1), delay_s, whole
+        )
         n_written.append(len(killed.written()))
     killed.finish()
 

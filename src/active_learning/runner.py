@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework import project
 from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
-from kedro.io import CatalogConfigResolver, DataCatalog, MemoryDataset
+from kedro.io import AbstractDataset, CatalogConfigResolver, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, SequentialRunner
 from kedro.runner.task import Task
@@ -45,6 +45,13 @@ _PRELOADED = [
 ]
 
 
+class _Kept(MemoryDataset):
+    """In memory until the branch is over, though its last node has read it."""
+
+    def _release(self) -> None:
+        """Stay: another branch asks for it."""
+
+
 class BranchRunner(AbstractRunner):
     """Runs whole branches of a pipeline in worker processes.
 
@@ -67,7 +74,7 @@ class BranchRunner(AbstractRunner):
             ValueError: ``max_workers`` or ``AL_WORKERS`` is not a positive number.
         """
         super().__init__(is_async=is_async)
-        asked = max_workers or int(os.environ.get("AL_WORKERS", "0")) or None
+        asked = _asked_workers() if max_workers is None else max_workers
         self._max_workers = self._validate_max_workers(asked)
 
     def _get_executor(self, max_workers: int) -> ProcessPoolExecutor:
@@ -77,7 +84,9 @@ class BranchRunner(AbstractRunner):
         context = multiprocessing.get_context(method)
         if method == "forkserver":
             context.set_forkserver_preload(_PRELOADED)
-        share = max(1, (os.cpu_count() or 1) // max_workers)
+        # Not by the branches that are left: a run that is resumed for its last one
+        # would add numbers in another order than one that was never stopped.
+        share = max(1, (os.cpu_count() or 1) // self._max_workers)
         return ProcessPoolExecutor(
             max_workers,
             mp_context=context,
@@ -96,12 +105,20 @@ class BranchRunner(AbstractRunner):
         parts = _part(pipeline)
         waiting = {name: _dependencies(part, parts) for name, part in parts.items()}
         n_branches = sum(name is not None for name in map(_branch_name, parts))
+        wanted = pipeline.outputs().union(*(part.inputs() for part in parts.values()))
         done: set[str] = set()
         running: dict[Future[dict[str, Any]], str] = {}
         with self._get_executor(min(self._max_workers, max(1, n_branches))) as pool:
             try:
                 while waiting or running:
-                    for name in [n for n, before in waiting.items() if before <= done]:
+                    ready = [n for n, before in waiting.items() if before <= done]
+                    if not ready and not running:
+                        raise ValueError(
+                            "These parts of the pipeline wait for each other: "
+                            f"{', '.join(sorted(waiting))}. A branch runs in one go: "
+                            "a node outside of it cannot stand between two of its own."
+                        )
+                    for name in ready:
                         del waiting[name]
                         part = parts[name]
                         if _branch_name(name) is None:
@@ -109,7 +126,7 @@ class BranchRunner(AbstractRunner):
                             done.add(name)
                         else:
                             future = pool.submit(
-                                _run_branch, part, _stock(part, catalog), run_id
+                                _run_branch, part, _stock(part, catalog, wanted), run_id
                             )
                             running[future] = name
                     if not running:
@@ -170,7 +187,15 @@ def _dependencies(part: Pipeline, parts: Mapping[str, Pipeline]) -> set[str]:
     return {name for name, other in parts.items() if needed & other.all_outputs()}
 
 
-def _stock(part: Pipeline, catalog: DataCatalog) -> _Stock:
+def _asked_workers() -> int | None:
+    """What ``AL_WORKERS`` asks for; ``None`` where it is not set, empty or 0."""
+    asked = os.environ.get("AL_WORKERS") or "0"
+    if not asked.isdecimal():
+        raise ValueError(f"AL_WORKERS is {asked!r}; use a number, 0 for one a core")
+    return int(asked) or None
+
+
+def _stock(part: Pipeline, catalog: DataCatalog, wanted: set[str]) -> _Stock:
     """What a worker needs of the catalog: its configuration and what is in memory."""
     held = {
         name: catalog.load(name)
@@ -178,7 +203,9 @@ def _stock(part: Pipeline, catalog: DataCatalog) -> _Stock:
         if isinstance(catalog.get(name), MemoryDataset)
     }
     returned = {
-        name for name in part.outputs() if isinstance(catalog.get(name), MemoryDataset)
+        name
+        for name in part.all_outputs() & wanted
+        if isinstance(catalog.get(name), MemoryDataset)
     }
     return catalog.config_resolver, held, returned
 
@@ -186,10 +213,11 @@ def _stock(part: Pipeline, catalog: DataCatalog) -> _Stock:
 def _run_branch(part: Pipeline, stock: _Stock, run_id: str | None) -> dict[str, Any]:
     """Run a branch in a worker; what it leaves in memory goes back."""
     resolver, held, returned = stock
-    catalog = DataCatalog(
-        {name: MemoryDataset(data) for name, data in held.items()},
-        config_resolver=resolver,
-    )
+    memory: dict[str, AbstractDataset[Any, Any]] = {
+        **{name: MemoryDataset(data) for name, data in held.items()},
+        **{name: _Kept() for name in returned},
+    }
+    catalog = DataCatalog(memory, config_resolver=resolver)
     hooks = _create_hook_manager()
     _register_hooks(hooks, project.settings.HOOKS)
     SequentialRunner().run(part, catalog, hooks, run_id)

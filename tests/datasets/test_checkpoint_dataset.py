@@ -113,6 +113,20 @@ def test_a_first_save_that_fails_leaves_no_model(tmp_path: Path) -> None:
     assert dataset(tmp_path, optional=True).load() is None
 
 
+def test_a_save_that_fails_at_the_last_moment_leaves_all_as_it_was(
+    tmp_path: Path,
+) -> None:
+    # A folder has the model's name: the file is written, and cannot take its place.
+    folder = tmp_path / "06_models" / "challenger.ckpt"
+    folder.mkdir(parents=True)
+    (folder / "old").touch()
+
+    with pytest.raises(DatasetError, match=r"[Dd]irectory"):
+        dataset(tmp_path).save(untrained())
+
+    assert files(tmp_path) == ["old"]
+
+
 def test_the_next_save_after_a_failed_one_succeeds(tmp_path: Path) -> None:
     with full_disk(5_000), pytest.raises(DatasetError):
         dataset(tmp_path).save(untrained())
