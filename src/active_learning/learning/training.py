@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
@@ -92,7 +92,7 @@ def fine_tune(
             recipe.batch_size,
             seed,
         )
-        trainer = _trainer(recipe, hardware, len(targets), seed)
+        trainer = _trainer(recipe, hardware, len(targets))
         trainer.fit(module, datamodule=batches)
     logger.info(
         "Trained version %d of %s on %d images: %d steps, loss %.4f",
@@ -136,20 +136,8 @@ def _initialize(
     return chosen
 
 
-class _OwnNoise(Callback):
-    """Each of several processes augments its images in its own way."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A spawned process starts from torch's built-in seed, the same in all of them.
-        if trainer.world_size > 1:
-            torch.manual_seed(self._seed + trainer.global_rank)
-
-
-def _trainer(recipe: Recipe, hardware: Hardware, n_images: int, seed: int) -> Trainer:
-    callbacks: list[Callback] = [_OwnNoise(seed)]
+def _trainer(recipe: Recipe, hardware: Hardware, n_images: int) -> Trainer:
+    callbacks: list[Callback] = []
     if recipe.averaging:
         average = partial(_move_average, recipe.averaging)
         callbacks.append(WeightAveraging(multi_avg_fn=average))
