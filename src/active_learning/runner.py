@@ -58,9 +58,10 @@ class BranchRunner(AbstractRunner):
     A branch is what shares the first two parts of its namespace, such as
     ``seed_0.margin``. Its nodes depend on each other and gain nothing from being sent
     out one by one, as Kedro's ``ParallelRunner`` does: here a worker gets a branch
-    once, runs it in order with the project's hooks, and keeps what it has imported
-    for the next. Nodes outside a branch run in this process. Each worker has its
-    share of the cores; ``AL_WORKERS`` says how many there are, by default one a core.
+    once, runs it in order with the project's hooks and ends with it, so that memory
+    does not grow with the number of branches. A fork server has imported what all of
+    them need. Nodes outside a branch run in this process. Each worker has its share of
+    the cores; ``AL_WORKERS`` says how many there are, by default one a core.
 
     Use::
 
@@ -90,6 +91,7 @@ class BranchRunner(AbstractRunner):
         return ProcessPoolExecutor(
             max_workers,
             mp_context=context,
+            max_tasks_per_child=1,
             initializer=partial(
                 _prepare_worker, project.PACKAGE_NAME, dict(os.environ), share
             ),
