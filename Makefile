@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BRANCHES := --runner active_learning.runner.BranchRunner
 
+# Kedro's telemetry is off in .telemetry; MLflow's is off by this.
+export MLFLOW_DISABLE_TELEMETRY := true
+
 .DEFAULT_GOAL := help
 .PHONY: help install data simulate test bench viz ui clean
 

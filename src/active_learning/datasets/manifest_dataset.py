@@ -59,10 +59,14 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         """Describe the file; nothing is read yet."""
         self._filepath = Path(filepath)
         self._frozen = frozen
+        self._seen: tuple[tuple[int, int], pd.DataFrame] | None = None
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
         """Read the rows and check them against their fingerprint.
+
+        A file that has not changed since is not read again: every node of every round
+        asks for the test set.
 
         Raises:
             FrozenError: The rows are not those that were saved.
@@ -72,6 +76,10 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
                 f"There is no manifest at {self._filepath}. The pipeline 'test-set' "
                 "freezes a test set, 'label-ingest' makes a training set."
             )
+        found = self._filepath.stat()
+        version = (found.st_mtime_ns, found.st_size)
+        if self._seen is not None and self._seen[0] == version:
+            return self._seen[1].copy()
         table = pq.read_table(self._filepath)
         frame: pd.DataFrame = table.to_pandas()
         stored = (table.schema.metadata or {}).get(_KEY, b"").decode()
@@ -81,7 +89,8 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
                 f"the one it was saved with ({stored[:12] or 'none'}): the file was "
                 "changed by hand. Delete it and run the pipeline that writes it."
             )
-        return frame
+        self._seen = (version, frame)
+        return frame.copy()
 
     def save(self, data: pd.DataFrame) -> None:
         """Write the rows with their fingerprint.

@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from active_learning.acquisition import IntArray
 from active_learning.errors import CheckpointError
@@ -184,12 +185,9 @@ def _move_average(
         the decay of step n is at most (1 + n) / (10 + n).
     """
     n = int(n_averaged)
-    share = 1 - min(decay, (1 + n) / (10 + n))
-    for average, current in zip(averages, currents, strict=True):
-        if average.is_floating_point():
-            average.lerp_(current, share)
-        else:
-            average.copy_(current)
+    slowed = min(decay, (1 + n) / (10 + n))
+    update = get_ema_multi_avg_fn(slowed)  # type: ignore[no-untyped-call]  # torch's
+    update(averages, currents, n_averaged)
 
 
 @contextmanager
