@@ -16,6 +16,7 @@ from kedro.runner import SequentialRunner
 from active_learning.runner import BranchRunner
 
 SOON_S = 15
+BUSY_S = 120
 
 # Names that a simulation makes, and a pipeline that is refused for its namespaces.
 pytestmark = [
@@ -49,9 +50,9 @@ def refuse(number: int) -> int:
 
 
 def leave_mark(folder: str) -> int:
-    """Say which process this is, then be busy for longer than any test."""
+    """Say which process this is, then be busy for longer than a test may take."""
     Path(folder, str(os.getpid())).touch()
-    time.sleep(600)
+    time.sleep(BUSY_S)
     return 0
 
 
@@ -222,6 +223,24 @@ def test_a_failing_node_stops_the_run_and_its_workers(tmp_path: Path) -> None:
     marks = [int(mark.name) for mark in tmp_path.iterdir()]
     assert len(marks) == 2
     assert_soon_gone(marks)
+
+
+def test_a_failing_node_stops_the_branches_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AL_WORKERS", "1")
+    nodes = [
+        *chain("seed_0.first", refuse),
+        *chain("seed_0.then", leave_mark, start="folder"),
+        *chain("seed_1.then", leave_mark, start="folder"),
+    ]
+    began = time.monotonic()
+
+    with pytest.raises(ArithmeticError, match="1 is no number"):
+        run(nodes, folder=str(tmp_path), seed=1)
+
+    assert time.monotonic() - began < BUSY_S
+    assert_soon_gone([int(mark.name) for mark in tmp_path.iterdir()])
 
 
 def test_a_failing_node_outside_of_branches_does_too(tmp_path: Path) -> None:
