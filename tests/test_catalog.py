@@ -30,7 +30,6 @@ PASSING = {
     "ranked_candidates",
     "scored_images",
     "simulation_settings",
-    "training_images",
 }
 
 

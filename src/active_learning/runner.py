@@ -110,7 +110,8 @@ class BranchRunner(AbstractRunner):
         wanted = pipeline.outputs().union(*(part.inputs() for part in parts.values()))
         done: set[str] = set()
         running: dict[Future[dict[str, Any]], str] = {}
-        with self._get_executor(min(self._max_workers, max(1, n_branches))) as pool:
+        n_workers = min(self._max_workers, max(1, n_branches))
+        with self._get_executor(n_workers) as pool:
             try:
                 while waiting or running:
                     ready = [n for n, before in waiting.items() if before <= done]
@@ -121,6 +122,10 @@ class BranchRunner(AbstractRunner):
                             "a node outside of it cannot stand between two of its own."
                         )
                     for name in ready:
+                        # None waits inside the pool, which would start it after an
+                        # error and end only with it.
+                        if _branch_name(name) and len(running) == n_workers:
+                            continue
                         del waiting[name]
                         part = parts[name]
                         if _branch_name(name) is None:
@@ -144,7 +149,6 @@ class BranchRunner(AbstractRunner):
                 # The others would go on for minutes before anybody saw the error.
                 for process in list((pool._processes or {}).values()):
                     process.terminate()
-                pool.shutdown(wait=False, cancel_futures=True)
                 logger.warning(
                     "The run has stopped. What is written is whole: the same command "
                     "with --only-missing-outputs goes on from there."
