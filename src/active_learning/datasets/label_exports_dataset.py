@@ -34,7 +34,7 @@ class LabelExportsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         >>> from pathlib import Path
         >>> from tempfile import mkdtemp
         >>> folder = Path(mkdtemp())
-        >>> _ = (folder / "monday.csv").write_text("image_id,label\\na.png,cat\\n")
+        >>> _ = (folder / "monday.csv").write_text("image_id,label\na.png,cat\n")
         >>> LabelExportsDataset(path=str(folder)).load()["monday"]["label"].item()
         'cat'
     """
