@@ -277,6 +277,14 @@ def test_a_report_is_made_anew_and_a_result_is_not(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
+def test_what_may_be_absent_loads_as_it_is_told(tmp_path: Path) -> None:
+    place = {"type": "json.JSONDataset", "filepath": str(tmp_path / "a.json")}
+
+    assert AtomicDataset(dataset=place, absent={}).load() == {}
+    with pytest.raises(DatasetError):
+        AtomicDataset(dataset=place).load()
+
+
 def test_a_failing_save_leaves_the_old_file(tmp_path: Path) -> None:
     place = {"type": "json.JSONDataset", "filepath": str(tmp_path / "a.json")}
     dataset = AtomicDataset(dataset=place)

@@ -24,6 +24,7 @@ class AtomicDataset(AbstractDataset[Any, Any]):
         remake: Say that the file does not exist, so that a run with
             ``--only-missing-outputs`` makes it anew: for a report on what may have
             grown since.
+        absent: What loads where there is no file; ``None`` makes that an error.
         metadata: For plugins; not used here.
 
     Examples:
@@ -52,17 +53,21 @@ class AtomicDataset(AbstractDataset[Any, Any]):
         *,
         dataset: dict[str, Any],
         remake: bool = False,
+        absent: Any = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the place; nothing is touched before ``load`` or ``save``."""
         self._config = deepcopy(dataset)
         self._remake = remake
+        self._absent = absent
         self.metadata = metadata
         protocol, path = get_protocol_and_path(dataset["filepath"])
         self._filepath = Path(path) if protocol == "file" else None
 
     def load(self) -> Any:
-        """Load as the wrapped dataset does."""
+        """Load as the wrapped dataset does, or what ``absent`` says."""
+        if self._absent is not None and not self._wrapped().exists():
+            return deepcopy(self._absent)
         return self._wrapped().load()
 
     def save(self, data: Any) -> None:
