@@ -230,7 +230,10 @@ def test_half_files_are_believed_by_nobody(
 
     resumed.finish()
 
-    assert len(resumed.written()) == len(files)
+    # How long a step took is noted while it runs, and is not made again.
+    names = [file.name for file in files if file.name != "step_times.json"]
+    again = [file.name for file in resumed.written() if file.name != "step_times.json"]
+    assert sorted(again) == sorted(names)
     assert_same(resumed, reference)
 
 
