@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from active_learning.errors import SettingsError
+from active_learning.evaluation.curves import CURVE_COLUMNS
 from active_learning.imaging import ImageStore, LabeledImages
 from active_learning.pipelines.label_ingest.params import LabelIngestParams
 from active_learning.pipelines.simulate.params import BranchParams, SimulateParams
@@ -172,7 +173,7 @@ def join_points(branch: BranchParams, *points: dict[str, Any]) -> pd.DataFrame:
         Columns of ``learning_curves``, by round.
     """
     curve = pd.DataFrame(points).assign(strategy=branch.strategy)
-    return curve.sort_values("round", ignore_index=True)[list(COLUMNS)]
+    return curve.sort_values("round", ignore_index=True)[list(CURVE_COLUMNS)]
 
 
 def join_frames(*frames: pd.DataFrame) -> pd.DataFrame:
@@ -221,20 +222,6 @@ def picture_first_asked(
         predicted_label=said.loc[names].to_numpy(),
         png=[_png(image) for image in pixels],
     )
-
-
-COLUMNS = (
-    "seed",
-    "strategy",
-    "round",
-    "n_labels",
-    "test_accuracy",
-    "test_macro_f1",
-    "stream_accuracy",
-    "train_s",
-    "score_s",
-    "select_s",
-)
 
 
 def _point(
