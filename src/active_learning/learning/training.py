@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import nn
 
 from active_learning.acquisition import IntArray
 from active_learning.errors import CheckpointError
 from active_learning.imaging import PixelArray, Preprocessing
+from active_learning.learning.averaging import MovingAverage
 from active_learning.learning.module import FineTuning, ImageClassifier
 from active_learning.learning.networks import load_weights
 from active_learning.learning.pixels import LabeledPixels, TrainingPixels
@@ -93,7 +93,7 @@ def fine_tune(
             recipe.batch_size,
             seed,
         )
-        trainer = _trainer(recipe, hardware, len(targets))
+        trainer = _trainer(challenger, recipe, hardware, len(targets))
         trainer.fit(module, datamodule=batches)
     logger.info(
         "Trained version %d of %s on %d images: %d steps, loss %.4f",
@@ -137,11 +137,12 @@ def _initialize(
     return chosen
 
 
-def _trainer(recipe: Recipe, hardware: Hardware, n_images: int) -> Trainer:
+def _trainer(
+    network: nn.Module, recipe: Recipe, hardware: Hardware, n_images: int
+) -> Trainer:
     callbacks: list[Callback] = []
     if recipe.averaging:
-        average = partial(_move_average, recipe.averaging)
-        callbacks.append(WeightAveraging(multi_avg_fn=average))
+        callbacks.append(MovingAverage(network, recipe.averaging))
     if recipe.early_stopping is not None:
         callbacks.append(
             EarlyStopping(
@@ -173,21 +174,6 @@ def _trainer(recipe: Recipe, hardware: Hardware, n_images: int) -> Trainer:
     if hardware.strategy == "auto" and trainer.num_devices > 1:
         return build(strategy="ddp_spawn")
     return trainer
-
-
-def _move_average(
-    decay: float, averages: list[Tensor], currents: list[Tensor], n_averaged: Tensor
-) -> None:
-    """Move the averaged weights towards the current ones, faster at first.
-
-    Source:
-        Polyak averaging with the warm-up of TensorFlow's ExponentialMovingAverage:
-        the decay of step n is at most (1 + n) / (10 + n).
-    """
-    n = int(n_averaged)
-    slowed = min(decay, (1 + n) / (10 + n))
-    update = get_ema_multi_avg_fn(slowed)  # type: ignore[no-untyped-call]  # torch's
-    update(averages, currents, n_averaged)
 
 
 @contextmanager

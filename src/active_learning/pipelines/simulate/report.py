@@ -1,20 +1,20 @@
-"""The simulation's report: one plot, one page, one table for the terminal."""
+"""The simulation's report: one plot, one page, one table for the terminal.
+
+matplotlib is imported by what draws: a run of one namespace draws nothing.
+"""
+
+from __future__ import annotations
 
 import base64
 import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import matplotlib as mpl
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from active_learning.errors import SchemaError
 from active_learning.evaluation.curves import (
@@ -24,6 +24,11 @@ from active_learning.evaluation.curves import (
     mean_curve,
     summarize,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's palette without its yellow, which white paper swallows, and without
 # black, which dark paper does. The shapes say the same for whoever sees no color.
@@ -84,6 +89,8 @@ def plot_learning_curves(curves: pd.DataFrame) -> Figure:
         1200 x 675 pixels when saved at its own resolution. It belongs to no pyplot
         session and needs no display.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9.6, 5.4), dpi=125, layout="constrained", facecolor=PAPER)
     axes = figure.add_subplot(facecolor=PAPER)
     means = {name: mean_curve(curves, name) for name in _by_name(curves)}
@@ -224,6 +231,8 @@ def _dress(axes: Axes, curves: pd.DataFrame) -> None:
     room = 0.04 * (heights.max() - heights.min()) + 1e-3
     axes.set_ylim(heights.min() - room, min(1.0, heights.max() + 2 * room))
     axes.set_xlim(counts.min() - margin, counts.max() + margin)
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     axes.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10], integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -428,6 +437,8 @@ def _row_of(
 
 def _inline_svg(figure: Figure) -> Markup:
     """Turn a figure into an SVG element in the page's own font and colors."""
+    import matplotlib as mpl
+
     buffer = io.StringIO()
     # The salt makes equal figures give equal bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "learning curves"}):
