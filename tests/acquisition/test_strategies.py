@@ -1,7 +1,9 @@
 """One contract over every strategy, and worked examples of each formula."""
 
 import math
+import subprocess
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -17,25 +19,42 @@ from active_learning.acquisition import (
     sampling_keys,
     uncertainty,
 )
-from active_learning.errors import PredictionsError, UnknownNameError
+from active_learning.acquisition.strategies import candidate_order, needs_embeddings
+from active_learning.errors import PredictionsError, SettingsError, UnknownNameError
 
 every_strategy = pytest.mark.parametrize(
     "strategy", STRATEGIES.values(), ids=list(STRATEGIES)
 )
-informed = pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"random"}))
+UNCERTAIN = ["least_confidence", "margin", "entropy"]
+informed = pytest.mark.parametrize(
+    "name", [*UNCERTAIN, "cluster_margin", "class_balanced"]
+)
 
 
 def pool(*rows: list[float], names: list[str] | None = None) -> Pool:
     """A pool of the given probabilities, called a, b, c ... unless named."""
     names = names or [chr(ord("a") + n) for n in range(len(rows))]
-    return Pool(tuple(names), np.array(rows, dtype=float), sampling_keys(names, 1))
+    return Pool(
+        tuple(names),
+        np.array(rows, dtype=float),
+        sampling_keys(names, 1),
+        embeddings=np.ones((len(rows), 2), dtype=np.float32),
+    )
 
 
 def random_pool(n: int, n_classes: int, seed: int = 0) -> Pool:
     generator = np.random.default_rng(seed)
     names = [f"{number:05d}.png" for number in generator.permutation(n)]
     probabilities = generator.dirichlet(np.ones(n_classes), size=n)
-    return Pool(tuple(names), probabilities, sampling_keys(names, 1))
+    return Pool(
+        tuple(names),
+        probabilities,
+        sampling_keys(names, 1),
+        embeddings=generator.normal(size=(n, 6)).astype(np.float32),
+        labeled_embeddings=generator.normal(size=(5, 6)).astype(np.float32),
+        labeled_counts=np.arange(n_classes),
+        budget=n // 3,
+    )
 
 
 @every_strategy
@@ -60,10 +79,13 @@ def test_a_strategy_leaves_the_pool_as_it_was(strategy: Strategy) -> None:
 def test_a_ranking_does_not_depend_on_row_order(strategy: Strategy) -> None:
     one = random_pool(40, 3)
     shuffled = np.random.default_rng(1).permutation(40)
-    two = Pool(
-        tuple(one.image_ids[n] for n in shuffled),
-        one.probabilities[shuffled],
-        one.sampling_keys[shuffled],
+    assert one.embeddings is not None
+    two = replace(
+        one,
+        image_ids=tuple(one.image_ids[n] for n in shuffled),
+        probabilities=one.probabilities[shuffled],
+        sampling_keys=one.sampling_keys[shuffled],
+        embeddings=one.embeddings[shuffled],
     )
 
     first, _ = rank(one, strategy)
@@ -85,7 +107,9 @@ def test_zero_probabilities_and_a_single_class_are_ranked(strategy: Strategy) ->
 
 @every_strategy
 def test_an_empty_pool_gives_an_empty_ranking(strategy: Strategy) -> None:
-    nothing = Pool((), np.empty((0, 3)), np.empty(0))
+    nothing = Pool(
+        (), np.empty((0, 3)), np.empty(0), embeddings=np.empty((0, 2), np.float32)
+    )
 
     order, utilities = rank(nothing, strategy)
 
@@ -132,9 +156,10 @@ def test_with_two_classes_all_informed_strategies_agree() -> None:
     # LC, margin and entropy are then monotone in the same number.
     asked = random_pool(200, 2)
 
-    orders = [rank(asked, STRATEGIES[name])[0].tolist() for name in STRATEGIES]
+    orders = [rank(asked, STRATEGIES[name])[0].tolist() for name in UNCERTAIN]
 
-    assert orders[1] == orders[2] == orders[3] != orders[0]
+    assert orders[0] == orders[1] == orders[2]
+    assert orders[0] != rank(asked, STRATEGIES["random"])[0].tolist()
 
 
 def test_a_nan_is_an_error_that_names_the_image() -> None:
@@ -160,6 +185,8 @@ def test_a_pool_of_unequal_parts_is_refused() -> None:
         Pool(("a", "b"), np.array([[1.0]]), np.zeros(2))
     with pytest.raises(PredictionsError, match="sampling keys"):
         Pool(("a", "b"), np.array([[1.0], [1.0]]), np.zeros(3))
+    with pytest.raises(SettingsError, match="-1"):
+        Pool(("a",), np.array([[1.0]]), np.zeros(1), budget=-1)
 
 
 def test_a_function_of_ones_own_is_found_by_its_dotted_path(
@@ -176,13 +203,66 @@ def test_a_function_of_ones_own_is_found_by_its_dotted_path(
     "name", ["margn", "nowhere.to_be_found", "math.pi", "active_learning.nothing"]
 )
 def test_an_unknown_strategy_is_told_what_there_is(name: str) -> None:
-    with pytest.raises(UnknownNameError, match="Known: entropy, least_confidence"):
+    with pytest.raises(UnknownNameError, match="Known: badge, class_balanced"):
         find_strategy(name)
 
 
 def test_a_misspelled_strategy_is_told_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'margin'"):
         find_strategy("margn")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_needs_embeddings_says_so(name: str) -> None:
+    bare = replace(random_pool(9, 3), embeddings=None, labeled_embeddings=None)
+
+    if needs_embeddings(name):
+        with pytest.raises(PredictionsError, match=f"{name!r} compares embeddings"):
+            find_strategy(name)(bare)
+    else:
+        assert len(find_strategy(name)(bare)) == 9
+
+
+def test_a_wrapper_needs_what_it_wraps_needs() -> None:
+    assert needs_embeddings("power", "coreset")
+    assert not needs_embeddings("power", "entropy")
+    assert not needs_embeddings("margin", "coreset")
+
+
+@pytest.mark.parametrize(
+    ("name", "over", "order"),
+    [
+        ("random", "margin", "random"),
+        ("margin", "entropy", "margin"),
+        ("entropy", "margin", "entropy"),
+        ("least_confidence", "margin", "least_confidence"),
+        ("cluster_margin", "entropy", "margin"),
+        ("coreset", "margin", "random"),
+        ("typiclust", "margin", "random"),
+        ("badge", "margin", "random"),
+        ("power", "entropy", "power"),
+        ("class_balanced", "entropy", "entropy"),
+        ("class_balanced", "badge", "random"),
+        ("my_package.my_strategy", "margin", "random"),
+    ],
+)
+def test_candidates_are_ordered_by_what_a_database_knows(
+    name: str, over: str, order: str
+) -> None:
+    assert candidate_order(name, over) == order
+
+
+def test_strategies_are_listed_without_importing_what_they_compute_with() -> None:
+    listed = (
+        "import sys, active_learning.acquisition as a; list(a.STRATEGIES);"
+        "print({'sklearn', 'scipy', 'torch', 'pandas'} & set(sys.modules))"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout.strip() == "set()"
 
 
 def test_sampling_keys_belong_to_image_and_version_alone() -> None:
