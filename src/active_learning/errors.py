@@ -14,6 +14,10 @@
     ├── SettingsError          parameters that cannot hold together
     │   └── UnknownNameError   a strategy, model or trainer nobody knows
     ├── CheckpointError        a model file that cannot be trusted or continued
+    ├── TelemetryError         predictions that could not be collected or asked about
+    │   ├── SpoolFullError     a prediction that was answered but not collected
+    │   ├── SinkAwayError      the table cannot be reached now; worth another try
+    │   └── QueryError         a question that the engine does not understand
     └── NoImagesError          there are no images yet, and how to get some
 """
 
@@ -79,6 +83,22 @@ class UnknownNameError(SettingsError):
 
 class CheckpointError(ActiveLearningError):
     """A model file that cannot be trusted or continued."""
+
+
+class TelemetryError(ActiveLearningError):
+    """Predictions that could not be collected or asked about."""
+
+
+class SpoolFullError(TelemetryError):
+    """A prediction that was answered but not collected: the spool has no room."""
+
+
+class SinkAwayError(TelemetryError):
+    """The table cannot be reached now; the same rows are worth another try."""
+
+
+class QueryError(TelemetryError):
+    """A question that the engine does not understand, or a value it cannot bind."""
 
 
 class NoImagesError(ActiveLearningError):

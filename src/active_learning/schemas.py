@@ -36,6 +36,15 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+# What a model sees in an image, beside the wide table of what it says of it.
+EMBEDDINGS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("model_version", pa.int64()),
+        ("vector", pa.list_(pa.float32())),
+    ]
+)
+
 LABELS = pa.schema(
     [
         ("label_id", pa.string()),
@@ -58,6 +67,7 @@ LABEL_REQUESTS = pa.schema(
         ("utility", pa.float64()),
         ("rank", pa.int64()),
         ("propensity", pa.float64()),
+        ("population", pa.int64()),
         ("audit", pa.bool_()),
         ("model_name", pa.string()),
         ("model_version", pa.int64()),
@@ -91,18 +101,21 @@ TRAINING_SET = pa.schema([*LABELS, pa.field("content", pa.string())])
 
 
 class Table(NamedTuple):
-    """One append-only table; ``key`` is the column by which a row counts once."""
+    """One append-only table; ``key`` names the columns by which a row counts once."""
 
     schema: pa.Schema
-    key: str | None
+    key: tuple[str, ...]
 
 
 TABLES: dict[str, Table] = {
-    "predictions": Table(PREDICTIONS, key="prediction_id"),
-    "labels": Table(LABELS, key="label_id"),
-    "label_requests": Table(LABEL_REQUESTS, key="request_id"),
-    "rejected_labels": Table(REJECTED_LABELS, key=None),
-    "set_aside": Table(SET_ASIDE, key=None),
+    "predictions": Table(PREDICTIONS, key=("prediction_id",)),
+    "scored_batch": Table(PREDICTIONS, key=("prediction_id",)),
+    "embeddings": Table(EMBEDDINGS, key=("image_id", "model_version")),
+    "labels": Table(LABELS, key=("label_id",)),
+    "label_requests": Table(LABEL_REQUESTS, key=("request_id",)),
+    "rejected_labels": Table(REJECTED_LABELS, key=()),
+    "set_aside": Table(SET_ASIDE, key=()),
+    "test_set": Table(MANIFEST, key=("image_id",)),
 }
 
 

@@ -130,13 +130,47 @@ def test_a_temporary_file_is_no_part(tmp_path: Path) -> None:
     assert table.load()["image_id"].tolist() == ["a"]
 
 
-def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+def test_a_damaged_part_is_named_and_the_rest_still_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     table = TableDataset(table="labels", path=str(tmp_path))
     table.save(labels("a"))
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and no more")
 
-    with pytest.raises(DatasetError, match=r"damaged\.parquet.*Move it out"):
-        table.load()
+    assert table.load()["image_id"].tolist() == ["a"]
+    assert "'damaged.parquet'" in caplog.text
+    assert (tmp_path / "damaged.parquet.damaged").exists()
+
+
+def test_the_same_rows_saved_again_are_the_same_part(tmp_path: Path) -> None:
+    table = TableDataset(table="labels", path=str(tmp_path))
+
+    table.save(labels("a", "b"))
+    table.save(labels("a", "b"))
+
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_an_inbox_forgets_what_was_loaded_when_it_is_confirmed(tmp_path: Path) -> None:
+    inbox = TableDataset(table="labels", path=str(tmp_path), inbox=True)
+    inbox.save(labels("a"))
+    inbox.load()
+    inbox.save(labels("b"))
+
+    inbox.confirm()
+
+    assert inbox.load()["image_id"].tolist() == ["b"]
+
+
+def test_nothing_is_deleted_from_a_table_that_is_no_inbox(tmp_path: Path) -> None:
+    table = TableDataset(table="labels", path=str(tmp_path))
+    table.save(labels("a"))
+    table.load()
+
+    with pytest.raises(DatasetError, match="is no inbox"):
+        table.confirm()
+
+    assert len(table.load()) == 1
 
 
 def test_rows_of_another_table_are_refused(tmp_path: Path) -> None:

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from active_learning.datasets.image_folder_dataset import ImageFolderDataset
     from active_learning.datasets.image_list_dataset import ImageListDataset
     from active_learning.datasets.image_store_dataset import ImageStoreDataset
+    from active_learning.datasets.kql_dataset import KqlDataset
     from active_learning.datasets.label_exports_dataset import LabelExportsDataset
     from active_learning.datasets.labeling_queue_dataset import LabelingQueueDataset
     from active_learning.datasets.manifest_dataset import ManifestDataset
+    from active_learning.datasets.spool_dataset import SpoolDataset
     from active_learning.datasets.table_dataset import TableDataset
+    from active_learning.datasets.table_parts_dataset import TablePartsDataset
 
 _HOMES = {
     "LabelingQueueDataset": "labeling_queue_dataset",
@@ -26,8 +29,11 @@ _HOMES = {
     "FashionMnistDataset": "fashion_mnist_dataset",
     "ImageFolderDataset": "image_folder_dataset",
     "ImageStoreDataset": "image_store_dataset",
+    "KqlDataset": "kql_dataset",
     "ManifestDataset": "manifest_dataset",
+    "SpoolDataset": "spool_dataset",
     "TableDataset": "table_dataset",
+    "TablePartsDataset": "table_parts_dataset",
 }
 
 __all__ = [
@@ -38,10 +44,13 @@ __all__ = [
     "ImageFolderDataset",
     "ImageListDataset",
     "ImageStoreDataset",
+    "KqlDataset",
     "LabelExportsDataset",
     "LabelingQueueDataset",
     "ManifestDataset",
+    "SpoolDataset",
     "TableDataset",
+    "TablePartsDataset",
 ]
 
 

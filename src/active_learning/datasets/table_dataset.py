@@ -2,17 +2,13 @@
 
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from active_learning.errors import SchemaError
-from active_learning.files import replacing
 from active_learning.schemas import TABLES, empty_frame, to_arrow
+from active_learning.services.telemetry.parts import Parts
 
 
 class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -20,13 +16,16 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     A table is a folder of Parquet parts. Each save adds one part, written to a
     temporary name and renamed: many processes may append while others read, and a
-    killed writer leaves nothing behind. No part yet is an empty table, not an error.
+    killed writer leaves nothing behind. The same rows saved again are the same part. No
+    part yet is an empty table, not an error.
 
     Args:
         table: A name in ``active_learning.schemas.TABLES``; gives columns and types.
         path: The folder.
         part: The name of the only part this dataset speaks of, saved once more by
             replacing it; ``None`` adds a new part at each save and reads all.
+        inbox: A node that ``confirms`` this dataset has passed its rows on: the parts
+            that were loaded are deleted then, and not before.
         metadata: For plugins; not used here.
 
     Examples:
@@ -55,6 +54,7 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         table: str,
         path: str,
         part: str | None = None,
+        inbox: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the folder; it is made by the first save."""
@@ -63,68 +63,63 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
                 f"No table is called {table!r}; there are {sorted(TABLES)}."
             )
         self._table = table
-        self._schema, self._key = TABLES[table]
         self._path = Path(path)
+        self._parts = Parts(self._path, table)
         self._part = part
+        self._inbox = inbox
+        self._loaded: list[Path] = []
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
         """Read the rows, once each: a row that was appended twice counts once.
 
         Raises:
-            SchemaError: A part is damaged; it is named, with what to do about it.
+            SchemaError: A part does not fit; it is named, with what to do about it.
         """
-        parts = self._parts()
-        if not parts:
-            return empty_frame(self._schema)
-        rows = pa.concat_tables([self._read(part) for part in parts])
-        frame: pd.DataFrame = rows.to_pandas()
-        if self._key is None:
-            return frame
-        return frame.drop_duplicates(self._key, ignore_index=True)
+        self._loaded = self._current()
+        if not self._loaded:
+            return empty_frame(self._parts.schema)
+        frame: pd.DataFrame = self._parts.read(self._loaded).to_pandas()
+        return frame
 
     def save(self, data: pd.DataFrame) -> None:
         """Append the rows as one part; no rows, no part, unless it has a name."""
-        rows = to_arrow(data, self._schema)
-        if self._part is None and not len(data):
-            return
-        name = self._part or uuid4().hex
-        with replacing(self._path / f"{name}.parquet") as temporary:
-            pq.write_table(rows, temporary)
+        rows = to_arrow(data, self._parts.schema)
+        if self._part is not None or len(data):
+            self._parts.append(rows, self._part)
+
+    def confirm(self) -> None:
+        """Delete the parts that were loaded: their rows are safe elsewhere.
+
+        Raises:
+            DatasetError: This is no inbox.
+        """
+        if not self._inbox:
+            raise DatasetError(
+                f"The table {self._table!r} in {self._path} is no inbox: nothing is "
+                "deleted from it. Declare it with 'inbox: true'."
+            )
+        self._parts.remove(self._loaded)
+        self._loaded = []
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, for Kedro-Viz."""
-        head = self.load().head(nrows).astype(str)
+        head = self._parts.read(self._current()).slice(0, nrows).to_pandas().astype(str)
         return TablePreview(head.to_dict(orient="split"))
 
-    def _read(self, part: Path) -> pa.Table:
-        try:
-            rows = pq.read_table(part)
-        except (pa.ArrowInvalid, OSError) as exc:
-            raise SchemaError(
-                f"The part {part.name!r} of the table {self._table!r} in "
-                f"{self._path} cannot be read: {exc}. Move it out of the folder; "
-                "the other parts hold their own rows."
-            ) from exc
-        missing = [n for n in self._schema.names if n not in rows.column_names]
-        if missing:
-            raise SchemaError(
-                f"The part {part.name!r} of the table {self._table!r} lacks {missing}."
-            )
-        return rows.select(self._schema.names).cast(self._schema)
-
-    def _parts(self) -> list[Path]:
-        if self._part is not None:
-            part = self._path / f"{self._part}.parquet"
-            return [part] if part.exists() else []
-        return sorted(
-            part
-            for part in self._path.glob("*.parquet")
-            if not part.name.startswith(".")
-        )
+    def _current(self) -> list[Path]:
+        if self._part is None:
+            return self._parts.current()
+        part = self._path / f"{self._part}.parquet"
+        return [part] if part.exists() else []
 
     def _exists(self) -> bool:
-        return bool(self._parts())
+        return bool(self._current())
 
     def _describe(self) -> dict[str, Any]:
-        return {"table": self._table, "path": str(self._path), "part": self._part}
+        return {
+            "table": self._table,
+            "path": str(self._path),
+            "part": self._part,
+            "inbox": self._inbox,
+        }

@@ -1,0 +1,96 @@
+"""Images that came with a request, kept under a name that their content gives."""
+
+import os
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from active_learning.errors import ImageError
+from active_learning.imaging.decode import EMPTY, NO_IMAGE, opener
+from active_learning.imaging.ids import check_image_ids
+from active_learning.imaging.places import LocalPlace, place_at
+
+_SUFFIXES = {
+    "BMP": ".bmp",
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+}
+
+
+class ImageArchive:
+    """A folder of the image store; the same bytes are there once.
+
+    Args:
+        root: The store's: a folder, or a URL of any protocol that fsspec knows.
+        storage_options: For fsspec: accounts, credentials.
+        prefix: The archive's own folder below the root.
+        power_cut_safe: Waits for the disk at every ``put``; a remote store has its
+            own promise and none is added to it.
+
+    Raises:
+        ImageIdError: The prefix is no place inside the store.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        storage_options: dict[str, Any] | None = None,
+        prefix: str = "archive",
+        power_cut_safe: bool = False,
+    ) -> None:
+        """Describe the place; nothing is touched yet."""
+        check_image_ids([prefix])
+        self._place = place_at(root, storage_options)
+        self._prefix = prefix
+        self._power_cut_safe = power_cut_safe
+
+    def put(self, data: bytes) -> str:
+        """Keep an image file, whole or not at all.
+
+        Args:
+            data: Its bytes. What it is, its content says. Its pixels are not unpacked:
+                whoever scored it has done so.
+
+        Returns:
+            Its ``image_id``: ``<prefix>/<two digits>/<SHA-256><suffix>``.
+
+        Raises:
+            ImageError: The bytes are no image that a store reads.
+            OSError: It could not be written; nothing of it was.
+        """
+        suffix = _suffix(data)
+        name = sha256(data).hexdigest()
+        image_id = f"{self._prefix}/{name[:2]}/{name}{suffix}"
+        if self._place.size(image_id) != len(data):
+            self._place.write(image_id, data)
+        if self._power_cut_safe and isinstance(self._place, LocalPlace):
+            _flush(Path(self._place.root), image_id)
+        return image_id
+
+
+def _suffix(data: bytes) -> str:
+    if not data:
+        raise ImageError(EMPTY)
+    reader = opener(data[:12])
+    if reader is None:
+        raise ImageError(NO_IMAGE)
+    try:
+        with reader(BytesIO(data)) as image:
+            return _SUFFIXES[str(image.format)]
+    except (OSError, SyntaxError, ValueError) as exc:
+        raise ImageError(f"the image's header is damaged ({exc})") from exc
+
+
+def _flush(root: Path, image_id: str) -> None:
+    """Force a file to the disk, and the folders that make it be found."""
+    file = root / image_id
+    n_folders = image_id.count("/") + 1
+    for path in (file, *list(file.parents)[:n_folders]):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

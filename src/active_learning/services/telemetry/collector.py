@@ -1,0 +1,547 @@
+"""Predictions on their way from a model to their table, one at a time or many.
+
+One at a time they go through a ``Spool``: what ``collect`` returned from outlives the
+process. A thread carries them on to a ``Sink`` in batches; delivery is at least once,
+and every batch and row has a name by which it counts once.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from io import BytesIO
+from random import SystemRandom
+from types import TracebackType
+from typing import NamedTuple, Self
+from uuid import uuid4
+from weakref import WeakSet
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from active_learning.acquisition import sampling_keys, uncertainty
+from active_learning.errors import (
+    DataError,
+    PredictionsError,
+    SchemaError,
+    SettingsError,
+    TelemetryError,
+)
+from active_learning.imaging.archive import ImageArchive
+from active_learning.imaging.ids import check_image_ids
+from active_learning.parameters import Parameters
+from active_learning.schemas import PREDICTIONS, to_arrow
+from active_learning.services.telemetry import Sink
+from active_learning.services.telemetry.parts import once
+from active_learning.services.telemetry.rows import (
+    check_rows,
+    check_time,
+    is_vector,
+    what_it_holds,
+)
+from active_learning.services.telemetry.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+_TABLE = "predictions"
+_KEY = ("prediction_id",)
+_random = SystemRandom()
+
+
+class CollectorSettings(Parameters):
+    """How predictions travel. No defaults here: ``conf/base`` is their one home.
+
+    ``batch_rows`` go from the spool to the table at once, every ``linger_s`` or sooner
+    when so many wait. A table that is away is tried again after ``back_off_min_s``,
+    then ever later up to ``back_off_max_s``. A frame is appended in parts of
+    ``part_rows``.
+    """
+
+    batch_rows: PositiveInt
+    linger_s: PositiveFloat
+    back_off_min_s: PositiveFloat
+    back_off_max_s: PositiveFloat
+    part_rows: PositiveInt
+
+    @model_validator(mode="after")
+    def _shortest_before_longest(self) -> Self:
+        if self.back_off_min_s > self.back_off_max_s:
+            raise ValueError(
+                f"back_off_min_s={self.back_off_min_s} is longer than "
+                f"back_off_max_s={self.back_off_max_s}"
+            )
+        return self
+
+
+class Prediction(NamedTuple):
+    """One row of ``schemas.PREDICTIONS``; ``of`` makes it from a model's answer."""
+
+    prediction_id: str
+    image_id: str
+    source: str
+    label: str
+    confidence: float
+    margin: float
+    entropy: float
+    sampling_key: float
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    model_name: str
+    model_version: int
+    scored_at: str
+
+    @classmethod
+    def of(
+        cls,
+        image_id: str | None,
+        probabilities: Sequence[float],
+        classes: Sequence[str],
+        model_name: str,
+        model_version: int,
+        source: str,
+        scored_at: datetime,
+        prediction_id: str | None = None,
+    ) -> Self:
+        """Check one answer and compute what its row says beside it.
+
+        Args:
+            image_id: In the store; ``None`` for an image that ``collect`` is to
+                archive.
+            probabilities: One for each class.
+            classes: Their names.
+            model_name: Said it.
+            model_version: Said it.
+            source: ``online``, ``batch`` or ``simulation``.
+            scored_at: With its time zone.
+            prediction_id: A retry carries the one it had; ``None`` is a new one.
+
+        Raises:
+            PredictionsError: It is no probability vector over the classes.
+            ImageIdError: The name is no place inside the image store.
+            SchemaError: ``scored_at`` has no time zone, or the id is empty.
+        """
+        p = np.asarray(probabilities, dtype=np.float64)
+        whose = "A prediction" if image_id is None else f"image_id={image_id!r}"
+        if p.shape != (len(classes),) or not len(classes):
+            raise PredictionsError(
+                f"{whose} came with probabilities of shape {p.shape} for "
+                f"{len(classes)} classes. Give one for each class."
+            )
+        low, total = p.min(keepdims=True), p.sum(keepdims=True)
+        if not is_vector(low, total).all():
+            raise PredictionsError(
+                f"{whose} came with no probability vector but numbers "
+                f"{what_it_holds(low.item(), total.item())}"
+            )
+        if image_id is not None:
+            check_image_ids([image_id])
+        check_time(scored_at)
+        if prediction_id == "":
+            raise SchemaError(f"{whose} came with an empty prediction_id.")
+        row = p[np.newaxis]
+        return cls(
+            prediction_id=prediction_id or uuid4().hex,
+            image_id=image_id or "",
+            source=source,
+            label=classes[int(p.argmax())],
+            confidence=float(uncertainty.confidence(row)[0]),
+            margin=float(uncertainty.margin(row)[0]),
+            entropy=float(uncertainty.entropy(row)[0]),
+            sampling_key=_sampling_key(image_id or "", model_version),
+            classes=tuple(classes),
+            probabilities=tuple(p.tolist()),
+            model_name=model_name,
+            model_version=model_version,
+            scored_at=_iso(scored_at),
+        )
+
+    def at(self, image_id: str) -> Self:
+        """The same answer for an image that has its name only now."""
+        key = _sampling_key(image_id, self.model_version)
+        return self._replace(image_id=image_id, sampling_key=key)
+
+    def to_json(self) -> str:
+        """One line, as the spool keeps it."""
+        return json.dumps(self._asdict())
+
+
+class Collector:
+    """Takes predictions; loses none that it acknowledged.
+
+    Processes of a machine share a spool, each with a collector of its own; one of them
+    at a time delivers for all. The thread that does so starts with the first
+    prediction, so that a server may fork its workers before or after it makes one.
+
+    Args:
+        spool: Where predictions wait; ``close`` closes it.
+        sink: Where they go.
+        settings: How.
+        archive: Keeps images that come with predictions.
+    """
+
+    _thread: threading.Thread | None
+    _not_before: float
+    _until: float
+    _starting: threading.Lock
+    _draining: threading.Lock
+    _counting: threading.Lock
+    _closing: threading.Event
+
+    def __init__(
+        self,
+        spool: Spool,
+        sink: Sink,
+        settings: CollectorSettings,
+        archive: ImageArchive | None = None,
+    ) -> None:
+        """Describe the way; nothing is touched yet."""
+        self._spool = spool
+        self._sink = sink
+        self._settings = settings
+        self._archive = archive
+        self._counts = {"spooled": 0, "delivered": 0, "rejected": 0}
+        self._last_error: str | None = None
+        self._renew_threading()
+        _collectors.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(self._settings.back_off_max_s)
+
+    def collect(self, prediction: Prediction, image: bytes | None = None) -> str:
+        """Keep one prediction; when this returns, it will get to its table.
+
+        Args:
+            prediction: As ``Prediction.of`` gives it.
+            image: The file it speaks of, if it is not in the store yet. It is archived
+                first and the row bears its name.
+
+        Returns:
+            Its ``prediction_id``: the acknowledgement.
+
+        Raises:
+            SpoolFullError: There is no room; it was not collected, and the answer is
+                still good.
+            TelemetryError: The spool or the archive cannot be used; likewise.
+            ImageError: The image is none that a store reads.
+            ImageIdError: There is neither a name nor an image.
+            SettingsError: There is an image and no archive.
+        """
+        if image is not None:
+            prediction = prediction.at(self._archived(image))
+        elif not prediction.image_id:
+            check_image_ids([prediction.image_id])
+        self._spool.put([prediction.to_json()])
+        self._count("spooled", 1)
+        self.start()
+        return prediction.prediction_id
+
+    def collect_batch(self, predictions: pa.Table | pd.DataFrame) -> int:
+        """Append many predictions at once, past the spool.
+
+        The same rows in the same order count once, however often they come.
+
+        Args:
+            predictions: In the columns of ``schemas.PREDICTIONS``.
+
+        Returns:
+            How many rows they are.
+
+        Raises:
+            DataError: A row that no reader should see; none was appended.
+            SinkAwayError: The table cannot be reached now; send the same rows again.
+        """
+        rows = _as_table(predictions)
+        check_rows(rows)
+        n_rows: int = rows.num_rows
+        for start in range(0, n_rows, self._settings.part_rows):
+            part = rows.slice(start, self._settings.part_rows)
+            self._sink.append(_TABLE, part, f"batch-{_digest(part)}")
+            self._count("delivered", part.num_rows)
+        return n_rows
+
+    def start(self) -> None:
+        """Begin to deliver in the background, unless it is under way."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        with self._starting:
+            if self._closing.is_set() or (self._thread and self._thread.is_alive()):
+                return
+            if time.monotonic() < self._not_before:
+                return
+            self._not_before = time.monotonic() + self._settings.back_off_max_s
+            self._thread = threading.Thread(
+                target=self._deliver_always, name="collector", daemon=True
+            )
+            self._thread.start()
+
+    def drain_once(self) -> int:
+        """Deliver one batch of what waits, whoever spooled it.
+
+        Returns:
+            How many rows left the spool; 0 when none waits, or while another process
+            delivers.
+
+        Raises:
+            SinkAwayError: The table cannot be reached now; the rows stay.
+            OSError: Likewise.
+        """
+        with self._draining:
+            claim = self._spool.claim(self._settings.batch_rows)
+            if claim is None:
+                return 0
+            try:
+                rows, places, rejected = parse_rows(claim.rows)
+                refused = self._deliver(rows, claim.batch)
+                rejected |= {places[n]: reason for n, reason in refused.items()}
+                self._spool.done(claim, rejected)
+            finally:
+                self._spool.release()
+        for place, reason in rejected.items():
+            logger.error(
+                "A collected prediction will never fit its table and was put among the "
+                "rejected of %s: %s; it is %.200s",
+                self._spool.path,
+                reason,
+                claim.rows[place],
+            )
+        self._count("rejected", len(rejected))
+        self._count("delivered", len(claim.rows) - len(rejected))
+        return len(claim.rows)
+
+    def close(self, timeout_s: float) -> int:
+        """Deliver what can be, within a time.
+
+        Returns:
+            How many rows stay in the spool; the next process to use it delivers them.
+        """
+        self._until = time.monotonic() + timeout_s
+        with self._starting:
+            self._closing.set()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(timeout_s)
+        else:
+            self._flush()
+        stay = len(self._spool)
+        if stay:
+            logger.warning(
+                "%d predictions stay in the spool %s; the next process that uses it "
+                "delivers them",
+                stay,
+                self._spool.path,
+            )
+        # A thread still at a batch keeps its lock, or another would send it too.
+        if self._thread is None or not self._thread.is_alive():
+            self._spool.close()
+        return stay
+
+    def status(self) -> dict[str, int | bool | str | None]:
+        """What a health check shows; counts are this process's own.
+
+        Returns:
+            ``waiting`` of at most ``capacity`` in the spool, ``spooled``,
+            ``delivered``, ``rejected``, ``damaged`` spool files that were set aside,
+            whether the thread is ``running``, and the ``last_error``: its kind and
+            the system's word for it, as its text might hold a secret.
+        """
+        return {
+            "waiting": len(self._spool),
+            "capacity": self._spool.max_rows,
+            **self._counts,
+            "damaged": len(self._spool.damaged()),
+            "running": self._thread is not None and self._thread.is_alive(),
+            "last_error": self._last_error,
+        }
+
+    def _archived(self, image: bytes) -> str:
+        if self._archive is None:
+            raise SettingsError(
+                "An image came with a prediction and there is no archive to keep it. "
+                "Give the collector one, or send the image_id alone."
+            )
+        try:
+            return self._archive.put(image)
+        except OSError as exc:
+            raise TelemetryError(
+                f"The image could not be archived: {exc}. Its prediction was not "
+                "collected; the answer is still good."
+            ) from exc
+
+    def _deliver_always(self) -> None:
+        back_off_s = self._settings.back_off_min_s
+        try:
+            while not self._closing.is_set():
+                try:
+                    n_rows = self.drain_once()
+                except (TelemetryError, OSError) as exc:
+                    self._note(exc)
+                    self._closing.wait(_random.uniform(back_off_s / 2, back_off_s))
+                    back_off_s = min(2 * back_off_s, self._settings.back_off_max_s)
+                    continue
+                back_off_s = self._settings.back_off_min_s
+                if n_rows < self._settings.batch_rows:
+                    self._closing.wait(self._settings.linger_s)
+            self._flush()
+        except BaseException as exc:
+            self._note(exc)
+            raise
+
+    def _flush(self) -> None:
+        try:
+            while time.monotonic() < self._until and self.drain_once():
+                pass
+        except (TelemetryError, OSError) as exc:
+            self._note(exc)
+
+    def _deliver(self, rows: pa.Table, batch: str) -> dict[int, str]:
+        """Append rows; the sink's refusal is halved until it is known whose it is.
+
+        Returns:
+            The refused, by their number in ``rows``, and why.
+        """
+        if not rows.num_rows:
+            return {}
+        try:
+            self._sink.append(_TABLE, rows, batch)
+        except SchemaError as exc:
+            if rows.num_rows == 1:
+                return {0: str(exc)}
+        else:
+            return {}
+        half = rows.num_rows // 2
+        refused = self._deliver(rows.slice(0, half), f"{batch}.0")
+        later = self._deliver(rows.slice(half), f"{batch}.1")
+        return refused | {half + n: reason for n, reason in later.items()}
+
+    def _note(self, exc: BaseException) -> None:
+        kind = type(exc).__name__
+        number = exc.errno if isinstance(exc, OSError) else None
+        self._last_error = f"{kind}: {os.strerror(number)}" if number else kind
+        logger.warning("Collected predictions wait for another try: %s", exc)
+
+    def _count(self, what: str, n: int) -> None:
+        with self._counting:
+            self._counts[what] += n
+
+    def _renew_threading(self) -> None:
+        """Threads and locks of this process; a fork copies locks as they are."""
+        self._thread = None
+        self._not_before = 0.0
+        self._until = 0.0
+        self._starting = threading.Lock()
+        self._draining = threading.Lock()
+        self._counting = threading.Lock()
+        self._closing = threading.Event()
+
+
+def _sampling_key(image_id: str, model_version: int) -> float:
+    return float(sampling_keys([image_id], model_version)[0])
+
+
+def _iso(moment: datetime) -> str:
+    utc = moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return utc.replace("+00:00", "Z")
+
+
+def _as_table(predictions: pa.Table | pd.DataFrame) -> pa.Table:
+    if isinstance(predictions, pd.DataFrame):
+        return to_arrow(predictions, PREDICTIONS)
+    names = set(predictions.column_names)
+    if names != set(PREDICTIONS.names):
+        check_rows(predictions)  # names what is missing or unknown
+    try:
+        return predictions.select(PREDICTIONS.names).cast(PREDICTIONS)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+        raise SchemaError(f"A column does not fit its type: {exc}") from exc
+
+
+def _digest(rows: pa.Table) -> str:
+    """A name for rows by their ids, in their order."""
+    ids = pa.concat_arrays(rows.column("prediction_id").chunks)
+    together = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
+    text = pc.binary_join(together, "\0")[0].as_buffer()
+    return blake2b(text, digest_size=16).hexdigest()
+
+
+def parse_rows(
+    texts: Sequence[str],
+) -> tuple[pa.Table, list[int], dict[int, str]]:
+    """Turn spooled texts into rows.
+
+    Returns:
+        The rows, each id once; the place of each in ``texts``; the places of those that
+        no table takes, and why.
+    """
+    numbers = list(range(len(texts)))
+    rejected: dict[int, str] = {}
+    try:
+        rows = _checked(texts, numbers)
+    except DataError:
+        good = []
+        for number in numbers:
+            try:
+                good.append(_checked([texts[number]], [number]))
+            except DataError as exc:
+                rejected[number] = str(exc)
+        rows = pa.concat_tables(good) if good else _numbered(_read([]), [])
+        rows = once(rows, _KEY)
+    places = rows.column(_PLACE).to_pylist()
+    return rows.drop_columns(_PLACE), places, rejected
+
+
+_PLACE = "_place"
+
+
+def _checked(texts: Sequence[str], numbers: Sequence[int]) -> pa.Table:
+    rows = once(_numbered(_read(texts), numbers), _KEY)
+    check_rows(rows.drop_columns(_PLACE))
+    return rows
+
+
+def _numbered(rows: pa.Table, numbers: Iterable[int]) -> pa.Table:
+    return rows.append_column(_PLACE, pa.array(numbers, pa.int64()))
+
+
+def _read(texts: Sequence[str]) -> pa.Table:
+    if not texts:
+        return PREDICTIONS.empty_table()
+    lines = "\n".join(texts).encode()
+    try:
+        rows = pj.read_json(
+            BytesIO(lines),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+            parse_options=pj.ParseOptions(
+                explicit_schema=PREDICTIONS, unexpected_field_behavior="error"
+            ),
+        ).select(PREDICTIONS.names)
+    except pa.ArrowInvalid as exc:
+        raise SchemaError(f"It is no row of a prediction: {exc}") from exc
+    if rows.num_rows != len(texts) or lines.count(b"\n") != len(texts) - 1:
+        raise SchemaError(f"{len(texts)} texts hold {rows.num_rows} predictions.")
+    return rows
+
+
+_collectors: "WeakSet[Collector]" = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for collector in list(_collectors):
+        collector._renew_threading()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
