@@ -18,12 +18,11 @@ from active_learning.evaluation.curves import CURVE_COLUMNS, summarize
 from active_learning.pipelines.simulate.report import (
     ASKED_COLUMNS,
     IMAGES_PER_STRATEGY,
-    MUTED,
-    PALETTE,
     plot_learning_curves,
     render_report,
     render_table,
 )
+from active_learning.reporting import MUTED, PALETTE
 
 RANDOM = [0.5, 0.6, 0.7, 0.8, 0.8, 0.8]  # final accuracy 0.8, 600 labels
 QUICK = [0.5, 0.7, 0.8, 0.9, 0.9, 0.9]  # there with 300 labels: half of them saved

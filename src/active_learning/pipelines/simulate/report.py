@@ -6,15 +6,12 @@ matplotlib is imported by what draws: a run of one namespace draws nothing.
 from __future__ import annotations
 
 import base64
-import io
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from active_learning.errors import SchemaError
 from active_learning.evaluation.curves import (
@@ -24,28 +21,23 @@ from active_learning.evaluation.curves import (
     mean_curve,
     summarize,
 )
+from active_learning.reporting import (
+    INK,
+    MARKERS,
+    MUTED,
+    PALETTE,
+    PAPER,
+    add_legend,
+    blank_figure,
+    dress,
+    inline_svg,
+    page_environment,
+    signed,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-
-# Okabe and Ito's palette without its yellow, which white paper swallows, and without
-# black, which dark paper does. The shapes say the same for whoever sees no color.
-PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS: Final = ("o", "s", "^", "D", "v", "P")
-# The page swaps these for its own variables, so that the plot follows its scheme.
-INK: Final = "#1b222b"
-MUTED: Final = "#5c6673"
-LINE: Final = "#e1e5ea"
-PAPER: Final = "#fefefe"
-SCHEME: Final = {
-    INK: "ink",
-    MUTED: "muted",
-    LINE: "line",
-    PAPER: "surface",
-    PALETTE[0]: "blue",
-}
 
 ASKED_COLUMNS: Final = (
     "strategy",
@@ -78,7 +70,9 @@ class Verdict(NamedTuple):
     saving: Saving | None
 
 
-def plot_learning_curves(curves: pd.DataFrame) -> Figure:
+def plot_learning_curves(
+    curves: pd.DataFrame,
+) -> Any:  # a Figure; Kedro resolves a node's hints, and matplotlib is not there yet
     """Draw test accuracy by number of labels, with what was saved marked.
 
     Each line is a strategy's mean over seeds, its band reaches from the lowest seed to
@@ -89,9 +83,7 @@ def plot_learning_curves(curves: pd.DataFrame) -> Figure:
         1200 x 675 pixels when saved at its own resolution. It belongs to no pyplot
         session and needs no display.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 5.4), dpi=125, layout="constrained", facecolor=PAPER)
+    figure = blank_figure(9.6, 5.4)
     axes = figure.add_subplot(facecolor=PAPER)
     means = {name: mean_curve(curves, name) for name in _by_name(curves)}
     target = final_accuracy(curves, RANDOM)
@@ -99,17 +91,8 @@ def plot_learning_curves(curves: pd.DataFrame) -> Figure:
     lines = [_draw_curve(axes, mean, styles[name]) for name, mean in means.items()]
     _dress(axes, curves)
     _draw_savings(axes, means, summarize(curves), target, styles)
-    legend = axes.legend(
-        lines,
-        list(means),
-        loc="lower right",
-        ncols=1 if len(means) < 7 else 2,
-        facecolor=PAPER,
-        edgecolor="none",
-        framealpha=1,
-    )
-    for text in legend.get_texts():
-        text.set(color=INK, parse_math=False)
+    columns = 1 if len(means) < 7 else 2
+    add_legend(axes, lines, list(means), loc="lower right", ncols=columns)
     return figure
 
 
@@ -240,11 +223,7 @@ def _dress(axes: Axes, curves: pd.DataFrame) -> None:
     axes.set_xlabel("labels", color=INK)
     axes.set_ylabel("test accuracy", color=INK)
     axes.set_title(meaning, loc="left", color=MUTED, fontsize=11, pad=12)
-    axes.grid(color=LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LINE)
-    axes.tick_params(color=LINE, labelcolor=MUTED)
+    dress(axes)
 
 
 def render_report(
@@ -283,7 +262,7 @@ def render_report(
             n_rounds=int(curves["round"].max()),
             first_labels=int(baseline["n_labels"].iloc[0]),
             total_labels=int(baseline["n_labels"].iloc[-1]),
-            plot=_inline_svg(plot_learning_curves(curves)),
+            plot=inline_svg(plot_learning_curves(curves)),
             points=_curve_points(curves, list(summary["strategy"])),
             asked=_gallery(asked, list(summary["strategy"])),
             times=_times(curves, list(summary["strategy"])),
@@ -294,28 +273,12 @@ def render_report(
 
 
 def _environment() -> Environment:
-    """Escape everything, and fail on a name the template misspells."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    """Add the one filter that this page alone uses."""
+    environment = page_environment(Path(__file__).parent)
+    environment.filters["seconds"] = lambda s: (
+        "\N{EN DASH}" if pd.isna(s) else f"{s:,.2f}"
     )
-    environment.filters |= {
-        "themed": _themed,
-        "count": lambda number: f"{number:,.0f}",
-        "percent": lambda part: f"{part:.1%}",
-        "points": _signed,
-        "seconds": lambda s: "\N{EN DASH}" if pd.isna(s) else f"{s:,.2f}",
-    }
-    environment.tests["unknown"] = pd.isna
     return environment
-
-
-def _signed(points: float) -> str:
-    """One decimal with its sign; a true minus, as a hyphen reads as a dash."""
-    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _others_that_reached(summary: pd.DataFrame) -> pd.DataFrame:
@@ -416,8 +379,8 @@ def _lead(row: dict[str, Any]) -> str:
     if n_seeds == 1:
         return f"{lead}; with one seed nobody can say how much of that is luck."
     return (
-        f"{lead} (95% interval {_signed(row['gain_low'])} to "
-        f"{_signed(row['gain_high'])}) and won {row['seeds_won']:.0f} of "
+        f"{lead} (95% interval {signed(row['gain_low'])} to "
+        f"{signed(row['gain_high'])}) and won {row['seeds_won']:.0f} of "
         f"{n_seeds} seeds."
     )
 
@@ -433,28 +396,6 @@ def _row_of(
 ) -> dict[str, Any]:
     rows = _strategy_rows(summary, gains)
     return next(row for row in rows if row["strategy"] == strategy)
-
-
-def _inline_svg(figure: Figure) -> Markup:
-    """Turn a figure into an SVG element in the page's own font and colors."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    # The salt makes equal figures give equal bytes.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "learning curves"}):
-        figure.savefig(buffer, format="svg")
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' (xmlns(:xlink)?|width|height|version)="[^"]*"', "", svg, count=5)
-    return Markup(_themed(svg))  # noqa: S704  # Matplotlib has escaped what is inside
-
-
-def _themed(text: str) -> str:
-    """Swap the plot's colors for the page's variables."""
-    for color, name in SCHEME.items():
-        text = text.replace(color, f"var(--{name})")
-    return text
 
 
 def _curve_points(
