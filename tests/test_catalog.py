@@ -19,12 +19,17 @@ CONF = PROJECT / "conf"
 # What lives no longer than the run that made it, and why that is right.
 PASSING = {
     "answers",
+    "audit_candidates",
+    "audit_sample",
+    "batch",
     "candidates",
+    "compaction",
     "first_asked",
     "incoming_images",
     "known_labels",
     "label_exports",
     "label_requests",
+    "labeled_embeddings",
     "labeling_queue",
     "learning_curve",
     "ranked_candidates",
@@ -124,7 +129,9 @@ def test_an_overlay_holds_only_what_base_has_too() -> None:
 def test_the_registry_is_the_loop_and_what_is_beside_it() -> None:
     names = list(register_pipelines())
 
-    assert names[:5] == ["__default__", "score", "select", "label-ingest", "train"]
+    assert names[:6] == [
+        *("__default__", "score", "monitor", "select", "label-ingest", "train")
+    ]
     assert {"data", "test-set", "simulate"} <= set(names)
 
 

@@ -53,23 +53,26 @@ def write_candidates(images: Path, data: Path) -> None:
         probabilities=[[0.6, 0.4]] * 20,
         model_name="small_cnn",
         model_version=1,
-        scored_at=pd.Timestamp("2000-01-01", tz="UTC"),
+        scored_at=pd.Timestamp.now(tz="UTC"),
     )
-    place = str(data / "07_model_output" / "scored_batch")
+    place = str(data / "03_primary" / "predictions")
     TableDataset(table="predictions", path=place).save(table[PREDICTIONS.names])
 
 
 def test_selecting_labels_imports_no_torch(digits: Path, tmp_path: Path) -> None:
     write_candidates(digits, tmp_path)
+    modules_of(
+        tmp_path, *("run", "--pipelines", "test-set", "--params", f"images={digits}")
+    )
 
     modules = modules_of(
         tmp_path,
-        *("run", "--pipelines", "test-set,select"),
+        *("run", "--pipelines", "select"),
         *("--params", f"images={digits},select.budget=5"),
     )
 
     requests = pd.read_parquet(tmp_path / "03_primary" / "label_requests")
-    assert len(requests) == 5
+    assert len(requests) == 5 + 5  # the budget and the audit beside it
     assert not modules & HEAVY
     assert not [name for name in modules if name.startswith("mlflow.server")]
 

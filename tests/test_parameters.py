@@ -7,6 +7,7 @@ import pytest
 from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
+from active_learning.pipelines.monitor.params import MonitorParams
 from active_learning.pipelines.score.params import ScoreParams
 from active_learning.pipelines.select.params import SelectParams
 from active_learning.pipelines.simulate.params import SimulateParams
@@ -27,6 +28,7 @@ def configured(section: str, env: str = "base", **changes: Any) -> dict[str, Any
 @pytest.mark.parametrize(
     ("section", "model"),
     [
+        ("monitor", MonitorParams),
         ("score", ScoreParams),
         ("select", SelectParams),
         ("simulate", SimulateParams),
@@ -50,6 +52,22 @@ def test_the_full_experiment_is_that_of_the_reference() -> None:
         "labels_per_round": 50,
         "stream_size": 500,
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"over": "power"}, "Known: .*margin"),
+        ({"strategy": "power", "over": "badge"}, "which knows margin"),
+        ({"budget": 10_001}, "brings back 10,000 at most"),
+        ({"max_class_share": 0}, "greater than 0"),
+    ],
+)
+def test_a_selection_that_cannot_be_made_is_refused(
+    changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        SelectParams.model_validate(configured("select", **changes))
 
 
 def test_a_misspelled_parameter_is_told_the_nearest() -> None:

@@ -14,6 +14,7 @@ from kedro.framework.hooks import hook_impl
 
 from active_learning import pipelines
 from active_learning.errors import SettingsError
+from active_learning.parameters import announce_parameters
 from active_learning.pipelines.simulate.plan import announce, current_plan, make_plan
 
 if TYPE_CHECKING:
@@ -26,7 +27,14 @@ _ROUND = re.compile(
     r"(?P<branch>seed_\d+\.[^.]+)\.(?P<round>round_\d+)(\.(?P<step>\w+))?"
 )
 # The first node of each step whose seconds are told; evaluation is nobody's wait.
-_STEPS = {"score": "score_images", "select": "find_candidates", "train": None}
+_STEPS = {"score": "score_images", "select": "draw_audit", "train": None}
+
+# What is written into the active run when a node has measured it.
+_MEASURED = {
+    "evaluate_challenger": "log_evaluation",
+    "judge_drift": "log_drift",
+    "measure_accuracy": "log_accuracy",
+}
 
 
 class SimulationHooks:
@@ -46,6 +54,7 @@ class SimulationHooks:
         loader = context.config_loader
         parameters = loader["parameters"]
         _refuse_strange_sections(parameters)
+        announce_parameters(parameters)
         images = parameters.get("images", loader["globals"]["images"])
         plan = make_plan(parameters, images)
         announce(plan)
@@ -107,10 +116,11 @@ class TrackingHooks:
             from active_learning import tracking
 
             tracking.log_point(next(iter(outputs.values())), place["branch"])
-        elif node.short_name == "evaluate_challenger" and place is None:
+        elif node.short_name in _MEASURED and place is None:
             from active_learning import tracking
 
-            tracking.log_evaluation(next(iter(outputs.values())))
+            log = getattr(tracking, _MEASURED[node.short_name])
+            log(next(iter(outputs.values())))
 
     @hook_impl
     def after_pipeline_run(

@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline
 
 LOOP = {
     "score": "active_learning.pipelines.score.pipeline",
+    "monitor": "active_learning.pipelines.monitor.pipeline",
     "select": "active_learning.pipelines.select.pipeline",
     "label-ingest": "active_learning.pipelines.label_ingest.pipeline",
     "train": "active_learning.pipelines.train.pipeline",

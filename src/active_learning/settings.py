@@ -6,7 +6,9 @@ from pathlib import PurePosixPath
 from kedro.config import OmegaConfigLoader
 from omegaconf.resolvers import oc
 
+from active_learning.acquisition import candidate_order, needs_embeddings
 from active_learning.hooks import SimulationHooks, TrackingHooks
+from active_learning.parameters import announced
 from active_learning.pipelines.simulate.plan import experiment
 
 # Kedro's and kedro-mlflow's own use of OmegaConf, and names that a simulation makes.
@@ -19,6 +21,11 @@ warnings.filterwarnings("ignore", "(?s).*Add type hints to the `predict`", UserW
 def stem(place: str) -> str:
     """The last part of a path, for a file's name that says what it belongs to."""
     return PurePosixPath(place).stem
+
+
+def looks_at_embeddings(strategy: str, over: str, near_duplicates: str) -> int:
+    """1 when ``select`` needs embeddings, for a query's parameter, else 0."""
+    return int(near_duplicates == "embedding" or needs_embeddings(strategy, over))
 
 
 HOOKS = (SimulationHooks(), TrackingHooks())
@@ -34,5 +41,9 @@ CONFIG_LOADER_ARGS = {
         # The folder of a simulation, named by what decides its rounds.
         "experiment": experiment,
         "stem": stem,
+        # What a query is asked with is what a pipeline is told.
+        "parameter": announced,
+        "candidate_order": candidate_order,
+        "needs_embeddings": looks_at_embeddings,
     },
 }

@@ -80,6 +80,38 @@ def log_evaluation(evaluation: dict[str, Any]) -> None:
         )
 
 
+def log_drift(report: dict[str, Any]) -> None:
+    """Write the size and the p-value of each signal's shift into the active run."""
+    if mlflow.active_run() is None:
+        return
+    figures = {"volume/current": float(report["current"]["n"])}
+    for signal in report["signals"]:
+        for size in ("psi", "js", "p_value"):
+            figures[f"drift/{signal['signal']}_{size}"] = signal[size]
+    with _recorded():
+        mlflow.log_metrics(figures)
+        mlflow.set_tag("drift.verdict", report["verdict"])
+
+
+def log_accuracy(report: dict[str, Any]) -> None:
+    """Write the audited accuracy into the active run, a version as the step."""
+    if mlflow.active_run() is None:
+        return
+    with _recorded():
+        for version in report["by_version"]:
+            if version["accuracy"] is None:
+                continue
+            figures = {
+                "production/accuracy": version["accuracy"],
+                "production/accuracy_low": version["low"],
+                "production/accuracy_high": version["high"],
+                "production/audited": version["n_audited"],
+            }
+            if version["lure"] is not None:
+                figures["production/accuracy_lure"] = version["lure"]["accuracy"]
+            mlflow.log_metrics(figures, step=version["model_version"])
+
+
 def log_point(point: dict[str, Any], namespace: str) -> None:
     """Write a point of a learning curve into its branch's run.
 

@@ -12,10 +12,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics import MeanMetric
 from tqdm.auto import tqdm
 
-from active_learning.acquisition import FloatArray
+from active_learning.acquisition import Float32Array, FloatArray
 from active_learning.errors import CheckpointError, SettingsError
 from active_learning.imaging import PixelArray, Preprocessing
-from active_learning.learning.networks import build_network, resize_head
+from active_learning.learning.networks import build_network, head, resize_head
 from active_learning.learning.progress import person_watches
 from active_learning.learning.recipe import Network, Recipe
 from active_learning.learning.transforms import augment, normalize
@@ -98,6 +98,23 @@ class ImageClassifier(LightningModule):
         resize_head(copy.network, len(classes))
         copy.hparams["classes"] = [str(name) for name in classes]
         return copy
+
+    def look(
+        self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
+    ) -> tuple[FloatArray, Float32Array]:
+        """Class probabilities and embeddings; see ``protocol.Classifier``."""
+        layer = head(self.network)[1]
+        seen = [np.empty((0, layer.in_features), dtype=np.float32)]
+
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.append(inputs[0].flatten(1).float().cpu().numpy())
+
+        handle = layer.register_forward_pre_hook(keep)
+        try:
+            said = self.probabilities(pixels, batch_size, accelerator, title)
+        finally:
+            handle.remove()
+        return said, np.concatenate(seen)
 
     @torch.inference_mode()
     def probabilities(

@@ -103,16 +103,16 @@ def load_weights(
     else:
         tensors = _read_tensors(Path(network.weights))
     own = module.state_dict()
-    head, _ = _head(module)
+    last, _ = head(module)
     body = {
         name: tensor
         for name, tensor in tensors.items()
-        if not name.startswith(f"{head}.")
+        if not name.startswith(f"{last}.")
     }
     wrong = [
         name
         for name in own
-        if not name.startswith(f"{head}.")
+        if not name.startswith(f"{last}.")
         and (name not in body or body[name].shape != own[name].shape)
     ]
     if wrong:
@@ -129,7 +129,7 @@ def resize_head(module: nn.Module, n_classes: int) -> None:
     The weights of the classes that were there stay as they are, in their order; the
     rows of the new ones are initialized at random.
     """
-    name, old = _head(module)
+    name, old = head(module)
     if old.out_features == n_classes:
         return
     new = nn.Linear(old.in_features, n_classes)
@@ -141,7 +141,12 @@ def resize_head(module: nn.Module, n_classes: int) -> None:
     setattr(module.get_submodule(parent), leaf, new)
 
 
-def _head(module: nn.Module) -> tuple[str, nn.Linear]:
+def head(module: nn.Module) -> tuple[str, nn.Linear]:
+    """The last linear layer and its name; what goes into it is the embedding.
+
+    Raises:
+        SettingsError: The network has none.
+    """
     linear = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise SettingsError(

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from active_learning.acquisition import FloatArray
+from active_learning.acquisition import Float32Array, FloatArray
 from active_learning.imaging import PixelArray, Preprocessing
 
 
@@ -42,4 +42,15 @@ class Classifier(Protocol):
 
         Returns:
             (N, C) float64; each row sums to 1.
+        """
+
+    def look(
+        self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
+    ) -> tuple[FloatArray, Float32Array]:
+        """Class probabilities, and what the last layer made them of.
+
+        It takes what ``probabilities`` takes.
+
+        Returns:
+            (N, C) float64 and the (N, D) embeddings, which are the last layer's input.
         """

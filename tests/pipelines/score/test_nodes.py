@@ -7,15 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from active_learning.acquisition import FloatArray, sampling_keys
+from active_learning.acquisition import Float32Array, FloatArray, sampling_keys
 from active_learning.errors import CheckpointError
 from active_learning.imaging import ImageStore, PixelArray, Preprocessing
 from active_learning.pipelines.score.nodes import score_images
 from active_learning.pipelines.score.params import ScoreParams
-from active_learning.schemas import PREDICTIONS, SET_ASIDE, check_predictions, to_arrow
+from active_learning.schemas import (
+    EMBEDDINGS,
+    PREDICTIONS,
+    SET_ASIDE,
+    check_predictions,
+    to_arrow,
+)
 
 NOW = datetime(2000, 1, 1, tzinfo=UTC)
-PARAMS = ScoreParams(batch_size=2, accelerator="cpu", source="batch")
+PARAMS = ScoreParams(batch_size=2, accelerator="cpu", embeddings=False, source="batch")
+WITH_EMBEDDINGS = PARAMS.model_copy(update={"embeddings": True})
 NEVER = pd.DataFrame({"image_id": [], "model_version": []})
 
 
@@ -37,6 +44,12 @@ class Brightness:
         light = pixels.take(rows).mean(axis=(1, 2, 3)) / 255
         return np.column_stack([1 - light, light])
 
+    def look(
+        self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
+    ) -> tuple[FloatArray, Float32Array]:
+        said = self.probabilities(pixels, batch_size, accelerator, title)
+        return said, said.astype(np.float32)[:, :1]
+
 
 def listed(*names: str) -> pd.DataFrame:
     return pd.DataFrame({"image_id": list(names)})
@@ -45,7 +58,7 @@ def listed(*names: str) -> pd.DataFrame:
 def test_each_image_gets_a_prediction_with_its_derived_columns(
     store: ImageStore,
 ) -> None:
-    scored, unreadable = score_images(
+    scored, _, unreadable = score_images(
         listed("a.png", "f.png"), store, Brightness(), NEVER, NOW, PARAMS
     )
 
@@ -64,7 +77,7 @@ def test_each_image_gets_a_prediction_with_its_derived_columns(
 def test_what_this_version_scored_is_not_scored_again(store: ImageStore) -> None:
     seen = pd.DataFrame({"image_id": ["a.png", "b.png"], "model_version": [3, 2]})
 
-    scored, _ = score_images(
+    scored, *_ = score_images(
         listed("a.png", "b.png"), store, Brightness(), seen, NOW, PARAMS
     )
 
@@ -74,7 +87,7 @@ def test_what_this_version_scored_is_not_scored_again(store: ImageStore) -> None
 def test_an_unreadable_image_is_set_aside_with_its_reason(store: ImageStore) -> None:
     (Path(store.root) / "bad.png").write_bytes(b"no image")
 
-    scored, unreadable = score_images(
+    scored, _, unreadable = score_images(
         listed("a.png", "bad.png"), store, Brightness(), NEVER, NOW, PARAMS
     )
 
@@ -89,7 +102,7 @@ def test_a_retry_carries_the_same_id_and_another_version_another(
 ) -> None:
     def ids(version: int) -> list[str]:
         model = Brightness(version)
-        scored, _ = score_images(listed("a.png"), store, model, NEVER, NOW, PARAMS)
+        scored, *_ = score_images(listed("a.png"), store, model, NEVER, NOW, PARAMS)
         return scored["prediction_id"].tolist()
 
     assert ids(3) == ids(3) != ids(4)
@@ -101,8 +114,26 @@ def test_without_a_champion_it_is_said_how_to_get_one(store: ImageStore) -> None
 
 
 def test_nothing_new_gives_an_empty_table(store: ImageStore) -> None:
-    scored, unreadable = score_images(listed(), store, Brightness(), NEVER, NOW, PARAMS)
+    scored, _, unreadable = score_images(
+        listed(), store, Brightness(), NEVER, NOW, PARAMS
+    )
 
     assert scored.empty
     assert unreadable.empty
     to_arrow(scored, PREDICTIONS)
+
+
+def test_embeddings_are_kept_when_they_are_asked_for(store: ImageStore) -> None:
+    def embeddings(params: ScoreParams) -> pd.DataFrame:
+        listing = listed("a.png", "f.png")
+        model = Brightness()
+        return score_images(listing, store, model, NEVER, NOW, params)[1]
+
+    kept = embeddings(WITH_EMBEDDINGS)
+
+    assert kept["image_id"].tolist() == ["a.png", "f.png"]
+    assert set(kept["model_version"]) == {3}
+    assert np.stack(kept["vector"].tolist()).tolist() == [[1.0], [np.float32(55 / 255)]]
+    to_arrow(kept, EMBEDDINGS)
+    assert embeddings(PARAMS).empty
+    to_arrow(embeddings(PARAMS), EMBEDDINGS)

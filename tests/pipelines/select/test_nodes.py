@@ -1,18 +1,23 @@
 """Which images are asked for, and which never are."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from tests.test_parameters import configured
 
-from active_learning.acquisition import sampling_keys
-from active_learning.errors import TestSetError
+from active_learning.acquisition import propensities, sampling_keys
+from active_learning.errors import PredictionsError, TestSetError
 from active_learning.imaging import ImageStore
 from active_learning.pipelines.select.nodes import (
     choose_batch,
-    find_candidates,
+    draw_audit,
     rank_candidates,
+    record_requests,
     stage_images,
 )
 from active_learning.pipelines.select.params import SelectParams
@@ -28,54 +33,61 @@ NOW = datetime(2000, 1, 1, tzinfo=UTC)
 NO_LABELS = empty_frame(LABELS)
 NO_REQUESTS = empty_frame(LABEL_REQUESTS)
 NO_TESTS = empty_frame(MANIFEST)
+NO_VECTORS = pd.DataFrame({"image_id": [], "vector": []})
 
 
 def params(**changes: Any) -> SelectParams:
-    return SelectParams(**{"strategy": "margin", "budget": 2, **changes})
+    small = {"strategy": "margin", "budget": 2, "audit": 0}
+    near = {"by": "none", "similarity": 0.98, "distance": 2}
+    return SelectParams.model_validate(
+        configured("select", **(small | {"near_duplicates": near} | changes))
+    )
+
+
+def near(by: str) -> dict[str, Any]:
+    return {"by": by, "similarity": 0.98, "distance": 2}
 
 
 def predictions(version: int = 1, **probabilities: float) -> pd.DataFrame:
     """One prediction of two classes for each image, given the first probability."""
     names = [f"{name}.png" for name in probabilities]
+    first = np.array(list(probabilities.values()))
+    weight = 1 - abs(2 * first - 1)
     return pd.DataFrame(
         {
             "image_id": names,
-            "label": ["cat" if p >= 0.5 else "dog" for p in probabilities.values()],
-            "probabilities": [[p, 1 - p] for p in probabilities.values()],
+            "label": ["cat" if p >= 0.5 else "dog" for p in first],
+            "classes": [["cat", "dog"]] * len(names),
+            "probabilities": [[p, 1 - p] for p in first],
             "sampling_key": sampling_keys(names, version),
             "model_name": "small_cnn",
             "model_version": version,
+            "population": len(names),
+            "weight": weight,
+            "mass": weight.sum(),
         }
     )
 
 
+def ranked(scored: pd.DataFrame, **changes: Any) -> pd.DataFrame:
+    return rank_candidates(scored, NO_VECTORS, NO_LABELS, params(**changes))
+
+
 def ask(
-    store: ImageStore, scored: pd.DataFrame, tests: pd.DataFrame = NO_TESTS, **kw: Any
+    store: ImageStore,
+    scored: pd.DataFrame,
+    tests: pd.DataFrame = NO_TESTS,
+    past: pd.DataFrame = NO_REQUESTS,
+    **changes: Any,
 ) -> pd.DataFrame:
-    ranked = rank_candidates(scored, params(**kw))
-    return choose_batch(ranked, NO_REQUESTS, tests, store, NOW, params(**kw))
-
-
-def test_what_has_a_label_or_was_asked_for_is_no_candidate() -> None:
-    labels = NO_LABELS.reindex([0]).assign(image_id="a.png")
-    requests = NO_REQUESTS.reindex([0]).assign(image_id="b.png")
-
-    left = find_candidates(predictions(a=0.5, b=0.5, c=0.5), labels, requests)
-
-    assert left["image_id"].tolist() == ["c.png"]
-
-
-def test_only_what_the_newest_model_said_counts() -> None:
-    scored = pd.concat([predictions(1, a=0.5), predictions(2, b=0.5)])
-
-    left = find_candidates(scored, NO_LABELS, NO_REQUESTS)
-
-    assert left["image_id"].tolist() == ["b.png"]
+    order = ranked(scored, **changes)
+    audit = draw_audit(scored, params(**changes))
+    return choose_batch(order, audit, past, tests, store, NOW, params(**changes))
 
 
 def test_ties_do_not_depend_on_row_order() -> None:
-    one = rank_candidates(predictions(b=0.5, a=0.5), params())
-    two = rank_candidates(predictions(a=0.5, b=0.5), params())
+    one = ranked(predictions(b=0.5, a=0.5))
+    two = ranked(predictions(a=0.5, b=0.5))
 
     pd.testing.assert_frame_equal(one, two)
 
@@ -86,7 +98,8 @@ def test_the_budget_goes_to_the_most_useful(store: ImageStore) -> None:
     assert requests["image_id"].tolist() == ["c.png", "b.png"]
     assert requests["rank"].tolist() == [1, 2]
     assert requests["utility"].tolist() == pytest.approx([1.0, 0.9])
-    check_label_requests(requests)
+    assert not requests["audit"].any()
+    check_label_requests(requests[LABEL_REQUESTS.names])
 
 
 def test_fewer_images_than_budget_are_all_asked_for(
@@ -102,7 +115,7 @@ def test_no_candidate_gives_no_request(store: ImageStore) -> None:
     requests = ask(store, predictions())
 
     assert requests.empty
-    assert list(requests.columns) == LABEL_REQUESTS.names
+    assert list(requests.columns) == [*LABEL_REQUESTS.names, "predicted_label"]
 
 
 def test_a_top_k_pick_has_propensity_one_and_a_random_one_its_own(
@@ -114,13 +127,34 @@ def test_a_top_k_pick_has_propensity_one_and_a_random_one_its_own(
     assert set(ask(store, scored, strategy="random")["propensity"]) == {0.5}
 
 
+def test_a_draw_by_power_has_the_probability_of_its_turn(store: ImageStore) -> None:
+    scored = predictions(a=0.9, b=0.6, c=0.5, d=0.7)
+    # The engine knows of more images than it brings back.
+    scored["mass"] = 10.0
+
+    requests = ask(store, scored, strategy="power")
+
+    weights = scored.set_index("image_id")["weight"].loc[requests["image_id"]]
+    expected = propensities(weights.to_numpy(), 10.0)
+    assert requests["propensity"].tolist() == pytest.approx(expected.tolist())
+
+
 def test_rounds_are_counted_from_the_last_request(store: ImageStore) -> None:
-    ranked = rank_candidates(predictions(a=0.5), params())
     past = NO_REQUESTS.reindex([0]).assign(image_id="f.png", round=7)
 
-    requests = choose_batch(ranked, past, NO_TESTS, store, NOW, params())
+    requests = ask(store, predictions(a=0.5), past=past)
 
     assert requests["round"].tolist() == [8]
+
+
+def test_the_same_state_gives_the_same_requests_under_the_same_ids(
+    store: ImageStore,
+) -> None:
+    scored = predictions(a=0.9, b=0.6, c=0.5)
+
+    one, two = ask(store, scored, audit=1), ask(store, scored, audit=1)
+
+    pd.testing.assert_frame_equal(one, two)
 
 
 def test_an_image_of_the_test_set_is_never_asked_for(store: ImageStore) -> None:
@@ -132,22 +166,148 @@ def test_an_image_of_the_test_set_is_never_asked_for(store: ImageStore) -> None:
         ask(store, predictions(a=0.6, c=0.5), tests)
 
 
+# --- the audit sample ---
+
+
+def test_the_audit_is_drawn_blind_beside_the_budget(store: ImageStore) -> None:
+    scored = predictions(a=0.9, b=0.6, c=0.5, d=1.0, e=0.8)
+
+    requests = ask(store, scored, audit=2)
+
+    audits = requests[requests["audit"]]
+    lowest = scored.sort_values("sampling_key")["image_id"].tolist()[:2]
+    assert audits["image_id"].tolist() == lowest
+    assert set(audits["propensity"]) == {2 / 5}
+    assert set(audits["strategy"]) == {"random"}
+    assert requests["rank"].tolist() == [1, 2, 3, 4]
+    assert len(requests[~requests["audit"]]) == 2
+    assert requests["request_id"].is_unique
+    check_label_requests(requests[LABEL_REQUESTS.names])
+
+
+def test_an_audit_of_what_is_asked_anyway_is_not_staged_twice(
+    store: ImageStore,
+) -> None:
+    batch = ask(store, predictions(a=0.5), audit=1)
+    assert batch["image_id"].tolist() == ["a.png", "a.png"]
+
+    queue = stage_images(batch, NO_REQUESTS, store)
+
+    assert queue.requests["image_id"].tolist() == ["a.png"]
+
+
+def test_an_audit_of_what_this_version_asked_before_is_not_staged_again(
+    store: ImageStore,
+) -> None:
+    past = NO_REQUESTS.reindex([0]).assign(
+        image_id="a.png", round=1, model_version=1, request_id="r"
+    )
+    batch = ask(store, predictions(a=0.5, b=0.9), past=past, audit=2, budget=1)
+    audits = batch[batch["audit"]]
+
+    queue = stage_images(audits, past, store)
+
+    assert queue.requests["image_id"].tolist() == ["b.png"]
+
+
+# --- near-duplicates and classes ---
+
+
+def test_a_near_duplicate_by_embedding_is_passed_over(store: ImageStore) -> None:
+    scored = predictions(a=0.5, b=0.51, c=0.6).assign(
+        vector=[np.float32([1, 0]), np.float32([1, 0.01]), np.float32([0, 1])]
+    )
+
+    requests = ask(store, scored, near_duplicates=near("embedding"))
+
+    assert requests["image_id"].tolist() == ["a.png", "c.png"]
+
+
+def test_near_duplicates_by_embedding_need_embeddings(store: ImageStore) -> None:
+    with pytest.raises(PredictionsError, match=r"score\.embeddings"):
+        ask(store, predictions(a=0.5), near_duplicates=near("embedding"))
+
+
+def photos(folder: Path) -> ImageStore:
+    """``a`` and ``b`` show the same gradient, ``c`` its mirror image."""
+    ramp = np.tile(np.arange(0, 250, 8, dtype=np.uint8), (32, 1))
+    for name, pixels in {"a": ramp, "b": ramp + 3, "c": ramp[:, ::-1]}.items():
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{name}.png")
+    return ImageStore(str(folder), cache=None, max_pixels=10_000)
+
+
+def test_a_near_duplicate_by_its_looks_is_passed_over(tmp_path: Path) -> None:
+    scored = predictions(a=0.5, b=0.51, c=0.6)
+
+    requests = ask(photos(tmp_path), scored, near_duplicates=near("perceptual_hash"))
+
+    assert requests["image_id"].tolist() == ["a.png", "c.png"]
+
+
+def test_an_image_that_cannot_be_read_any_more_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = photos(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no image")
+
+    requests = ask(
+        store,
+        predictions(a=0.5, b=0.51, c=0.6),
+        near_duplicates=near("perceptual_hash"),
+    )
+
+    assert requests["image_id"].tolist() == ["b.png", "c.png"]
+    assert "'a.png' is passed over" in caplog.text
+
+
+def test_no_predicted_class_takes_more_than_its_share(store: ImageStore) -> None:
+    scored = predictions(a=0.5, b=0.51, c=0.52, d=0.3)
+
+    requests = ask(store, scored, max_class_share=0.5)
+
+    assert requests["predicted_label"].tolist() == ["cat", "dog"]
+    assert requests["image_id"].tolist() == ["a.png", "d.png"]
+
+
+def test_a_draw_that_was_passed_over_leaves_a_gap_in_the_ranks(
+    store: ImageStore,
+) -> None:
+    scored = predictions(a=0.5, b=0.5, c=0.5, d=0.3)
+
+    requests = ask(store, scored, strategy="power", max_class_share=0.5)
+
+    drawn = ranked(scored, strategy="power")["image_id"].tolist()
+    places = [drawn.index(name) + 1 for name in requests["image_id"]]
+    assert requests["rank"].tolist() == places
+
+
+# --- staging and recording ---
+
+
 def test_the_queue_shows_the_models_guess_beside_each_request(
     store: ImageStore,
 ) -> None:
-    ranked = rank_candidates(predictions(a=0.6, b=0.4, c=1.0), params())
-    requests = choose_batch(ranked, NO_REQUESTS, NO_TESTS, store, NOW, params())
+    batch = ask(store, predictions(a=0.6, b=0.4, c=1.0))
 
-    queue = stage_images(requests, ranked, store)
+    queue = stage_images(batch, NO_REQUESTS, store)
 
     shown = queue.requests.set_index("image_id")["predicted_label"]
     assert shown.to_dict() == {"a.png": "cat", "b.png": "dog"}
+
+
+def test_what_is_recorded_has_the_columns_of_the_table(store: ImageStore) -> None:
+    batch = ask(store, predictions(a=0.6, b=0.4))
+
+    requests = record_requests(batch, stage_images(batch, NO_REQUESTS, store))
+
+    assert list(requests.columns) == LABEL_REQUESTS.names
+    assert len(requests) == 2
 
 
 def test_selecting_leaves_its_inputs_as_they_were(store: ImageStore) -> None:
     scored = predictions(a=0.6, b=0.4)
     before = scored.copy(deep=True)
 
-    ask(store, scored)
+    ask(store, scored, audit=1)
 
     pd.testing.assert_frame_equal(scored, before)

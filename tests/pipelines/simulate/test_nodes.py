@@ -10,6 +10,7 @@ from tests.test_parameters import configured
 
 from active_learning.errors import SettingsError
 from active_learning.imaging import ImageStore, LabeledImages
+from active_learning.pipelines.select.params import SelectParams
 from active_learning.pipelines.simulate.nodes import (
     answer_requests,
     draw_pool,
@@ -19,6 +20,7 @@ from active_learning.pipelines.simulate.nodes import (
     label_start,
     measure_round,
     measure_start,
+    offer_candidates,
 )
 from active_learning.pipelines.simulate.params import BranchParams, SimulateParams
 from active_learning.pipelines.simulate.plan import Branch, Plan, make_plan
@@ -42,6 +44,10 @@ def settings(**changes: Any) -> SimulateParams:
 def images(n: int) -> pd.DataFrame:
     names = [f"{number}.png" for number in range(n)]
     return pd.DataFrame({"image_id": names, "label": "cat", "content": names})
+
+
+def select(**changes: Any) -> SelectParams:
+    return SelectParams.model_validate(configured("select", **changes))
 
 
 def branch(seed: int = 0) -> BranchParams:
@@ -90,12 +96,44 @@ def test_each_round_sees_its_own_part_of_the_pool() -> None:
     pool = draw_pool(images(10), settings(), branch())
     none = empty_frame(LABEL_REQUESTS)
 
-    first, scored = draw_stream(pool, none)
-    second, _ = draw_stream(pool, none.reindex([0]).assign(round=1))
+    first, scored = draw_stream(pool, none, pool[:2], select())
+    later = none.reindex([0]).assign(round=1)
+    second, _ = draw_stream(pool, later, pool[:2], select())
 
     assert first["image_id"].tolist() == pool["image_id"][2:5].tolist()
     assert second["image_id"].tolist() == pool["image_id"][5:8].tolist()
     assert scored.empty
+
+
+def test_what_keeps_its_distance_from_labels_sees_them_again() -> None:
+    pool = draw_pool(images(10), settings(), branch())
+
+    incoming, _ = draw_stream(
+        pool, empty_frame(LABEL_REQUESTS), pool[:2], select(strategy="coreset")
+    )
+
+    assert incoming["image_id"].tolist() == [
+        *pool["image_id"][2:5],
+        *pool["image_id"][:2],
+    ]
+
+
+def test_the_stream_is_what_select_may_ask_for() -> None:
+    scored = pd.DataFrame(
+        {"image_id": ["a", "b", "c"], "margin": [0.9, 0.5, 0.0], "label": "cat"}
+    ).assign(entropy=0.0, confidence=1.0, sampling_key=0.5)
+    seen = pd.DataFrame({"image_id": ["a", "b", "c"], "vector": [[1.0], [2.0], [3.0]]})
+    known = pd.DataFrame({"image_id": ["c"]})
+
+    candidates, drawn_from, labeled = offer_candidates(scored, seen, known, select())
+
+    assert candidates["image_id"].tolist() == ["a", "b"]
+    assert candidates["vector"].tolist() == [[1.0], [2.0]]
+    assert candidates["weight"].tolist() == pytest.approx([0.1, 0.5])
+    assert candidates["mass"].tolist() == pytest.approx([0.6, 0.6])
+    assert candidates["population"].tolist() == [2, 2]
+    assert drawn_from["image_id"].tolist() == ["a", "b"]
+    assert labeled["image_id"].tolist() == ["c"]
 
 
 def test_the_oracle_answers_each_request_with_the_truth(store: ImageStore) -> None:
@@ -113,9 +151,12 @@ def test_a_point_of_a_curve_tells_accuracy_before_and_after() -> None:
     evaluation = {"n_labels": 7, "accuracy": 0.5, "macro_f1": 0.4}
     times = {"train": 3.0, "score": 2.0, "select": 1.0}
     requests = empty_frame(LABEL_REQUESTS).reindex([0]).assign(round=4)
-    scored = pd.DataFrame({"image_id": ["0.png", "1.png"], "label": ["cat", "dog"]})
+    # The last one is labeled and was only looked at again.
+    scored = pd.DataFrame({"image_id": ["0.png", "1.png", "2.png"]})
+    scored["label"] = ["cat", "dog", "dog"]
+    pool = images(3).assign(round=[4, 4, 0])
 
-    point = measure_round(evaluation, requests, scored, images(3), times, branch())
+    point = measure_round(evaluation, requests, scored, pool, times, branch())
 
     assert point == {
         "seed": 0,
@@ -194,9 +235,32 @@ def test_every_branch_has_its_own_strategy_budget_and_seed() -> None:
     laid_out = plan.lay_out(parameters())["seed_3"]
 
     assert set(laid_out) == {"start", "random", "math-sqrt"}
-    assert laid_out["math-sqrt"]["select"] == {"strategy": "math.sqrt", "budget": 150}
+    assert laid_out["math-sqrt"]["select"] == configured("select") | {
+        "strategy": "math.sqrt",
+        "budget": 150,
+        "audit": 0,
+    }
     assert laid_out["math-sqrt"]["train"]["seed"] == 3
     assert laid_out["math-sqrt"]["score"]["source"] == "simulation"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "near_duplicates", "made"),
+    [
+        ("margin", "perceptual_hash", False),
+        ("coreset", "none", True),
+        ("margin", "embedding", True),
+    ],
+)
+def test_embeddings_are_made_only_for_who_looks_at_them(
+    strategy: str, near_duplicates: str, made: bool
+) -> None:
+    sections = parameters(seeds=[0], strategies=["random", strategy])
+    sections["select"]["near_duplicates"]["by"] = near_duplicates
+
+    laid_out = make_plan(sections, "x").lay_out(sections)
+
+    assert laid_out["seed_0"][strategy]["score"]["embeddings"] is made
 
 
 def test_a_dotted_strategy_keeps_one_part_of_the_namespace() -> None:

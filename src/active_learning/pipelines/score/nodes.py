@@ -3,15 +3,14 @@
 import logging
 from datetime import datetime
 
-import numpy as np
 import pandas as pd
 
-from active_learning.acquisition import FloatArray, sampling_keys, uncertainty
 from active_learning.errors import CheckpointError
 from active_learning.imaging import ImageStore
 from active_learning.learning.protocol import Classifier
 from active_learning.pipelines.score.params import ScoreParams
-from active_learning.schemas import row_id
+from active_learning.schemas import EMBEDDINGS, empty_frame
+from active_learning.services.telemetry.rows import predictions_table
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +22,7 @@ def score_images(
     scored_images: pd.DataFrame,
     now: datetime,
     params: ScoreParams,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Score the incoming images that this version has not scored yet.
 
     Args:
@@ -36,7 +35,8 @@ def score_images(
 
     Returns:
         Predictions in the columns of ``schemas.PREDICTIONS``, in the order of the
-        incoming images, and the images that could not be read: ``image_id``,
+        incoming images; their embeddings in those of ``schemas.EMBEDDINGS``, none
+        unless asked for; and the images that could not be read: ``image_id``,
         ``reason``.
 
     Raises:
@@ -53,12 +53,28 @@ def score_images(
     ]
     fresh = incoming_images.loc[~incoming_images["image_id"].isin(seen), "image_id"]
     decoded = images.pixels(fresh.tolist(), champion.preprocessing)
-    probabilities = champion.probabilities(
-        decoded.pixels, params.batch_size, params.accelerator, "Scoring"
-    )
-    predictions = _tabulate(decoded.image_ids, probabilities, champion).assign(
-        source=params.source, scored_at=now
-    )
+    how = (decoded.pixels, params.batch_size, params.accelerator, "Scoring")
+    embeddings = empty_frame(EMBEDDINGS)
+    if params.embeddings:
+        probabilities, vectors = champion.look(*how)
+        embeddings = pd.DataFrame(
+            {
+                "image_id": decoded.image_ids,
+                "model_version": champion.version,
+                "vector": list(vectors),
+            }
+        )
+    else:
+        probabilities = champion.probabilities(*how)
+    predictions = predictions_table(
+        decoded.image_ids,
+        probabilities,
+        champion.classes,
+        champion.model_name,
+        champion.version,
+        params.source,
+        now,
+    ).to_pandas()
     logger.info(
         "Scored %d images with version %d; %d were scored before, %d set aside",
         len(predictions),
@@ -66,27 +82,4 @@ def score_images(
         len(incoming_images) - len(fresh),
         len(decoded.set_aside),
     )
-    return predictions, decoded.set_aside
-
-
-def _tabulate(
-    image_ids: list[str], probabilities: FloatArray, champion: Classifier
-) -> pd.DataFrame:
-    predicted = probabilities.argmax(axis=1)
-    names = np.array(champion.classes, dtype=object)
-    model = (champion.model_name, champion.version)
-    return pd.DataFrame(
-        {
-            "prediction_id": [row_id(name, *model) for name in image_ids],
-            "image_id": image_ids,
-            "label": names[predicted],
-            "confidence": uncertainty.confidence(probabilities),
-            "margin": uncertainty.margin(probabilities),
-            "entropy": uncertainty.entropy(probabilities),
-            "sampling_key": sampling_keys(image_ids, champion.version),
-            "classes": [list(champion.classes)] * len(image_ids),
-            "probabilities": list(probabilities),
-            "model_name": champion.model_name,
-            "model_version": champion.version,
-        }
-    )
+    return predictions, embeddings, decoded.set_aside

@@ -12,4 +12,5 @@ class ScoreParams(Parameters):
 
     batch_size: PositiveInt
     accelerator: Literal["auto", "cpu", "gpu"]
+    embeddings: bool
     source: Literal["batch", "simulation"]

@@ -19,7 +19,7 @@ def create_pipeline() -> Pipeline:
                     "now": "now",
                     "params": "params:score",
                 },
-                outputs=["scored_batch", "unreadable_images"],
+                outputs=["scored_batch", "embeddings", "unreadable_images"],
                 name="score_images",
             ),
         ],

@@ -6,87 +6,119 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from active_learning.acquisition import Pool, find_strategy, rank
-from active_learning.errors import TestSetError
+from active_learning.acquisition import (
+    Float32Array,
+    FloatArray,
+    IntArray,
+    Pool,
+    distinct,
+    distinct_hashes,
+    find_strategy,
+    propensities,
+    rank,
+)
+from active_learning.errors import DataError, PredictionsError, TestSetError
 from active_learning.imaging import ImageStore
-from active_learning.pipelines.select.params import SelectParams
+from active_learning.imaging.perceptual import perceptual_hash
+from active_learning.pipelines.select.params import NearDuplicates, SelectParams
 from active_learning.schemas import LABEL_REQUESTS, row_id
 from active_learning.services.labeling import LabelingQueue
 
 logger = logging.getLogger(__name__)
 
+POWER = "power"
+RANDOM = "random"
 
-def find_candidates(
-    scored_batch: pd.DataFrame,
-    known_labels: pd.DataFrame,
-    past_requests: pd.DataFrame,
-) -> pd.DataFrame:
-    """Keep what the newest model said of images that nobody was asked about.
+
+def draw_audit(audit_candidates: pd.DataFrame, params: SelectParams) -> pd.DataFrame:
+    """Draw the images on which the champion's accuracy will be known, blindly.
 
     Args:
-        scored_batch: Predictions, of one model version or several.
-        known_labels: ``image_id`` of what has a label.
-        past_requests: ``image_id`` of what was asked for.
+        audit_candidates: What the champion said: ``image_id``, ``sampling_key``,
+            ``population`` and the model.
+        params: Uses ``audit``.
 
     Returns:
-        The rows of the newest ``model_version`` without a label or a request.
+        The lowest sampling keys, a uniform sample, with ``utility`` (the key) and
+        ``propensity``: the share of the population that was drawn.
     """
-    newest = scored_batch["model_version"] == scored_batch["model_version"].max()
-    taken = pd.concat([known_labels["image_id"], past_requests["image_id"]])
-    free: pd.DataFrame = scored_batch[newest & ~scored_batch["image_id"].isin(taken)]
-    return free
+    drawn = audit_candidates.sort_values(["sampling_key", "image_id"])
+    drawn = drawn.head(params.audit).reset_index(drop=True)
+    return drawn.assign(
+        utility=drawn["sampling_key"],
+        propensity=np.minimum(1.0, len(drawn) / drawn["population"].clip(lower=1)),
+    )
 
 
-def rank_candidates(candidates: pd.DataFrame, params: SelectParams) -> pd.DataFrame:
+def rank_candidates(
+    candidates: pd.DataFrame,
+    labeled_embeddings: pd.DataFrame,
+    known_labels: pd.DataFrame,
+    params: SelectParams,
+) -> pd.DataFrame:
     """Order the candidates by what each label would teach.
 
     Args:
-        candidates: One prediction per image, all of one model version.
-        params: Uses ``strategy``.
+        candidates: One prediction per image, all of one model version, and how many
+            could have been drawn (``population``); ``vector`` where the strategy looks
+            at embeddings; ``weight`` and their sum ``mass`` where it draws.
+        labeled_embeddings: ``vector`` of the images that have a label.
+        known_labels: ``label`` of each of them.
+        params: Uses ``strategy``, ``over``, ``exponent`` and ``budget``.
 
     Returns:
-        The candidates with ``utility`` (float64), most useful first; as many rows as
-        came in. Ties go by ``image_id``, so equal pools give equal rankings.
+        The candidates with ``utility`` (float64), most useful first, and the
+        ``propensity`` with which each was drawn: with ``power`` the probability of its
+        draw after those before it, with ``random`` the share that is drawn, else 1.
+        Ties go by ``image_id``, so equal pools give equal rankings.
     """
     if candidates.empty:
-        return candidates.assign(utility=np.empty(0))
-    pool = Pool(
-        image_ids=tuple(candidates["image_id"]),
-        probabilities=np.stack(candidates["probabilities"].tolist()),
-        sampling_keys=candidates["sampling_key"].to_numpy(dtype=np.float64),
-    )
-    order, utilities = rank(pool, find_strategy(params.strategy))
-    ranked = candidates.iloc[order].reset_index(drop=True)
-    return ranked.assign(utility=utilities)
+        return candidates.assign(utility=np.empty(0), propensity=np.empty(0))
+    pool = _pool(candidates, labeled_embeddings, known_labels, params)
+    strategy = find_strategy(params.strategy, params.over, params.exponent)
+    order, utilities = rank(pool, strategy)
+    ranked = candidates.iloc[order].reset_index(drop=True).assign(utility=utilities)
+    return ranked.assign(propensity=_propensity(ranked, params))
 
 
 def choose_batch(
     ranked_candidates: pd.DataFrame,
+    audit_sample: pd.DataFrame,
     past_requests: pd.DataFrame,
     test_set: pd.DataFrame,
     images: ImageStore,
     now: datetime,
     params: SelectParams,
 ) -> pd.DataFrame:
-    """Take the budget from the top of the ranking.
+    """Take the budget from the top of the ranking, and the audit sample beside it.
+
+    Near-duplicates of a better image are passed over, and so is a predicted class that
+    has its share of the batch.
 
     Args:
         ranked_candidates: Predictions with ``utility``, most useful first.
+        audit_sample: Drawn blind; asked beside the budget.
         past_requests: Earlier requests; this round's number is one more than theirs.
         test_set: ``content`` of the images that no round may ask for.
         images: Where the candidates are.
         now: Becomes ``requested_at``.
-        params: Uses ``strategy`` and ``budget``.
+        params: Uses ``strategy``, ``budget``, ``near_duplicates`` and
+            ``max_class_share``.
 
     Returns:
-        Requests in the columns of ``schemas.LABEL_REQUESTS``, by ``rank``; fewer than
-        the budget when there are fewer candidates.
+        Requests in the columns of ``schemas.LABEL_REQUESTS`` with the class that was
+        ``predicted_label``, by ``rank``, the audit sample last; fewer than the budget
+        when there are fewer candidates. The rank of a draw with known probability
+        counts what was drawn before it and passed over.
 
     Raises:
         TestSetError: A chosen image is in the test set, or a copy of one that is.
     """
-    chosen = ranked_candidates.head(params.budget)
-    _refuse_test_images(chosen["image_id"].tolist(), test_set, images)
+    fits = _within_class_share(ranked_candidates, params)
+    rows = _without_near_duplicates(ranked_candidates.iloc[fits], images, params)
+    chosen = ranked_candidates.iloc[fits[rows]]
+    both = pd.concat([chosen, audit_sample], ignore_index=True)
+    _refuse_test_images(both["image_id"].tolist(), test_set, images)
     if len(chosen) < params.budget:
         logger.warning(
             "Only %d of %d requests can be made: no more unlabeled candidates",
@@ -94,41 +126,160 @@ def choose_batch(
             params.budget,
         )
     round_number = int(past_requests["round"].max() + 1) if len(past_requests) else 1
-    blind = params.strategy == "random"
-    propensity = len(chosen) / len(ranked_candidates) if blind and len(chosen) else 1.0
-    requests = pd.DataFrame(
-        {
-            "request_id": [row_id(name, round_number) for name in chosen["image_id"]],
-            "image_id": chosen["image_id"],
-            "round": round_number,
-            "strategy": params.strategy,
-            "utility": chosen["utility"],
-            "rank": np.arange(1, len(chosen) + 1),
-            "propensity": propensity,
-            "audit": False,
-            "model_name": chosen["model_name"],
-            "model_version": chosen["model_version"],
-            "requested_at": pd.Timestamp(now),
-        }
+    ranks = fits[rows] + 1 if params.strategy == POWER else np.arange(len(chosen)) + 1
+    last = int(ranks.max()) if len(ranks) else 0
+    audits = np.arange(len(both)) >= len(chosen)
+    requests = both.assign(
+        request_id=[
+            row_id(name, round_number, *(("audit",) if audit else ()))
+            for name, audit in zip(both["image_id"], audits, strict=True)
+        ],
+        round=round_number,
+        strategy=np.where(audits, RANDOM, params.strategy),
+        rank=np.concatenate([ranks, last + 1 + np.arange(len(audit_sample))]),
+        audit=audits,
+        requested_at=pd.Timestamp(now),
+        predicted_label=both["label"],
     )
-    return requests.reindex(columns=LABEL_REQUESTS.names)
+    return requests.reindex(columns=[*LABEL_REQUESTS.names, "predicted_label"])
 
 
 def stage_images(
-    label_requests: pd.DataFrame, ranked_candidates: pd.DataFrame, images: ImageStore
+    batch: pd.DataFrame, past_requests: pd.DataFrame, images: ImageStore
 ) -> LabelingQueue:
     """Put what a labeler needs side by side: the requests, the images, the guess.
+
+    An audit may draw an image that this version asks for anyway; its one answer serves
+    both, and it is not staged twice.
 
     Returns:
         A queue whose ``requests`` have ``request_id``, ``image_id``,
         ``predicted_label`` and ``rank``; the images are copied when it is saved.
     """
-    guesses = ranked_candidates[["image_id", "label"]]
-    requests = label_requests.merge(
-        guesses.rename(columns={"label": "predicted_label"}), on="image_id"
-    )
+    same = past_requests["model_version"].isin(batch["model_version"])
+    audits = batch["audit"].astype(bool)
+    asked = {*past_requests.loc[same, "image_id"], *batch.loc[~audits, "image_id"]}
+    known = audits & batch["image_id"].isin(asked)
     columns = ["request_id", "image_id", "predicted_label", "rank"]
-    return LabelingQueue(requests=requests[columns], images=images)
+    return LabelingQueue(requests=batch.loc[~known, columns], images=images)
+
+
+def record_requests(batch: pd.DataFrame, labeling_queue: LabelingQueue) -> pd.DataFrame:
+    """Write down what was asked, once it is there to be answered.
+
+    Killed before this, the same state gives the same requests under the same ids.
+
+    Args:
+        batch: The chosen requests.
+        labeling_queue: Holds them: what is recorded can be answered.
+
+    Returns:
+        Requests in the columns of ``schemas.LABEL_REQUESTS``.
+    """
+    logger.info(
+        "Asked for %d labels, %d of them drawn blind; %d wait in the queue",
+        len(batch),
+        int(batch["audit"].sum()),
+        len(labeling_queue.requests),
+    )
+    requests: pd.DataFrame = batch[LABEL_REQUESTS.names]
+    return requests
+
+
+def _pool(
+    candidates: pd.DataFrame,
+    labeled_embeddings: pd.DataFrame,
+    known_labels: pd.DataFrame,
+    params: SelectParams,
+) -> Pool:
+    classes = list(candidates["classes"].iloc[0])
+    counts = known_labels["label"].value_counts()
+    return Pool(
+        image_ids=tuple(candidates["image_id"]),
+        probabilities=np.stack(candidates["probabilities"].tolist()),
+        sampling_keys=candidates["sampling_key"].to_numpy(dtype=np.float64),
+        embeddings=_vectors(candidates),
+        labeled_embeddings=_vectors(labeled_embeddings),
+        labeled_counts=np.array([counts.get(name, 0) for name in classes], np.int64),
+        budget=params.budget,
+    )
+
+
+def _vectors(frame: pd.DataFrame) -> Float32Array | None:
+    if "vector" not in frame or frame.empty or frame["vector"].isna().all():
+        return None
+    missing = frame.loc[frame["vector"].isna(), "image_id"]
+    if len(missing):
+        raise PredictionsError(
+            f"{len(missing)} of {len(frame)} images have no embedding; the first is "
+            f"image_id={missing.iloc[0]!r}. Set score.embeddings to true and score "
+            "again, or choose a strategy that looks at probabilities alone."
+        )
+    return np.stack(frame["vector"].tolist()).astype(np.float32)
+
+
+def _propensity(ranked: pd.DataFrame, params: SelectParams) -> FloatArray:
+    n = len(ranked)
+    if params.strategy == RANDOM:
+        drawn = min(params.budget, n)
+        return np.full(n, drawn / max(int(ranked["population"].iloc[0]), drawn))
+    if params.strategy == POWER:
+        mass = float(ranked["mass"].iloc[0])
+        return propensities(ranked["weight"].to_numpy(), mass)
+    return np.ones(n)
+
+
+def _within_class_share(ranked: pd.DataFrame, params: SelectParams) -> IntArray:
+    """Rows of the ranking that no predicted class takes beyond its share."""
+    if params.max_class_share is None or ranked.empty:
+        return np.arange(len(ranked))
+    most = max(1, int(params.max_class_share * params.budget))
+    place = ranked.groupby("label", sort=False).cumcount()
+    return np.flatnonzero((place < most).to_numpy())
+
+
+def _without_near_duplicates(
+    ranked: pd.DataFrame, images: ImageStore, params: SelectParams
+) -> IntArray:
+    """The first ``budget`` rows of a ranking that are unlike all before them."""
+    rule: NearDuplicates = params.near_duplicates
+    if rule.by == "none" or ranked.empty:
+        return np.arange(min(len(ranked), params.budget))
+    if rule.by == "embedding":
+        vectors = _vectors(ranked)
+        if vectors is None:
+            raise PredictionsError(
+                "select.near_duplicates.by is 'embedding' and no image has one. Set "
+                "score.embeddings to true and score again, or use 'perceptual_hash'."
+            )
+        return distinct(vectors, params.budget, rule.similarity)
+    return _unlike_by_hash(ranked, images, params)
+
+
+def _unlike_by_hash(
+    ranked: pd.DataFrame, images: ImageStore, params: SelectParams
+) -> IntArray:
+    """Read images down the ranking until the budget is met, and no further."""
+    hashes: list[int] = []
+    rows: list[int] = []
+    kept = np.arange(0)
+    for row, name in enumerate(ranked["image_id"]):
+        try:
+            hashes.append(perceptual_hash(images.read(name)))
+        except DataError as exc:
+            logger.warning("%r is passed over: %s", name, exc)
+            continue
+        rows.append(row)
+        # Every so often, since each look goes through what is kept so far.
+        if len(rows) % params.budget == 0 or row == len(ranked) - 1:
+            kept = distinct_hashes(
+                np.array(hashes, dtype=np.uint64),
+                params.budget,
+                params.near_duplicates.distance,
+            )
+            if len(kept) >= params.budget:
+                break
+    return np.array(rows, dtype=np.int64)[kept]
 
 
 def _refuse_test_images(

@@ -1,17 +1,48 @@
 """Parameters of ``select``."""
 
-from pydantic import PositiveInt, field_validator
+from typing import Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from active_learning.acquisition import find_strategy
 from active_learning.errors import UnknownNameError
 from active_learning.parameters import Parameters
+
+# The queries bring back no more, whatever is asked for.
+MOST_CANDIDATES = 10_000
+
+
+# The utilities that stand in the table, and which the engine can weigh.
+COLUMNS = ("margin", "entropy", "least_confidence")
+
+
+class NearDuplicates(Parameters):
+    """Which images are too much alike to ask about both."""
+
+    by: Literal["none", "embedding", "perceptual_hash"]
+    similarity: float = Field(gt=0, le=1)
+    distance: int = Field(ge=0, le=64)
 
 
 class SelectParams(Parameters):
     """How a batch is chosen. No defaults here: ``conf/base`` is their one home."""
 
     strategy: str
+    over: str
+    exponent: NonNegativeFloat
     budget: PositiveInt
+    audit: NonNegativeInt
+    window_days: PositiveInt
+    expire_after_days: PositiveInt
+    near_duplicates: NearDuplicates
+    max_class_share: float | None = Field(gt=0, le=1)
 
     @field_validator("strategy")
     @classmethod
@@ -21,3 +52,26 @@ class SelectParams(Parameters):
         except UnknownNameError as exc:
             raise ValueError(str(exc)) from exc
         return name
+
+    @field_validator("over")
+    @classmethod
+    def _refuse_what_cannot_be_wrapped(cls, name: str) -> str:
+        try:
+            find_strategy("class_balanced", name)
+        except UnknownNameError as exc:
+            raise ValueError(str(exc)) from exc
+        return name
+
+    @model_validator(mode="after")
+    def _refuse_what_does_not_fit(self) -> Self:
+        if self.strategy == "power" and self.over not in COLUMNS:
+            raise ValueError(
+                f"select.over is {self.over!r}; power draws from the whole pool inside "
+                f"the engine, which knows {', '.join(COLUMNS)}"
+            )
+        if max(self.budget, self.audit) > MOST_CANDIDATES:
+            raise ValueError(
+                f"select.budget is {self.budget} and select.audit {self.audit}; a "
+                f"query brings back {MOST_CANDIDATES:,} at most"
+            )
+        return self

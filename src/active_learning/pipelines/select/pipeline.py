@@ -4,29 +4,38 @@ from kedro.pipeline import Node, Pipeline
 
 from active_learning.pipelines.select.nodes import (
     choose_batch,
-    find_candidates,
+    draw_audit,
     rank_candidates,
+    record_requests,
     stage_images,
 )
 
 
 def create_pipeline() -> Pipeline:
-    """Scored images in, one batch of label requests out."""
+    """What the champion said in, one batch of label requests out.
+
+    The candidates are answers of the engine: it knows what is labeled or asked for, and
+    gives a small multiple of the budget.
+    """
     return Pipeline(
         [
             Node(
-                find_candidates,
+                draw_audit,
                 inputs={
-                    "scored_batch": "scored_batch",
-                    "known_labels": "known_labels",
-                    "past_requests": "past_requests",
+                    "audit_candidates": "predictions@audit_candidates",
+                    "params": "params:select",
                 },
-                outputs="candidates",
-                name="find_candidates",
+                outputs="audit_sample",
+                name="draw_audit",
             ),
             Node(
                 rank_candidates,
-                inputs={"candidates": "candidates", "params": "params:select"},
+                inputs={
+                    "candidates": "predictions@candidates",
+                    "labeled_embeddings": "predictions@labeled_embeddings",
+                    "known_labels": "known_labels",
+                    "params": "params:select",
+                },
                 outputs="ranked_candidates",
                 name="rank_candidates",
             ),
@@ -34,24 +43,31 @@ def create_pipeline() -> Pipeline:
                 choose_batch,
                 inputs={
                     "ranked_candidates": "ranked_candidates",
+                    "audit_sample": "audit_sample",
                     "past_requests": "past_requests",
                     "test_set": "test_set",
                     "images": "images",
                     "now": "now",
                     "params": "params:select",
                 },
-                outputs="label_requests",
+                outputs="batch",
                 name="choose_batch",
             ),
             Node(
                 stage_images,
                 inputs={
-                    "label_requests": "label_requests",
-                    "ranked_candidates": "ranked_candidates",
+                    "batch": "batch",
+                    "past_requests": "past_requests",
                     "images": "images",
                 },
                 outputs="labeling_queue",
                 name="stage_images",
+            ),
+            Node(
+                record_requests,
+                inputs={"batch": "batch", "labeling_queue": "labeling_queue"},
+                outputs="label_requests",
+                name="record_requests",
             ),
         ],
         namespace="select",

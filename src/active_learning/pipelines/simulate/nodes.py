@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from active_learning.acquisition import needs_embeddings, weights
 from active_learning.errors import SettingsError
 from active_learning.evaluation.curves import CURVE_COLUMNS
 from active_learning.imaging import ImageStore, LabeledImages
 from active_learning.pipelines.label_ingest.params import LabelIngestParams
+from active_learning.pipelines.select.params import SelectParams
 from active_learning.pipelines.simulate.params import BranchParams, SimulateParams
 from active_learning.pipelines.train.params import TrainParams
 from active_learning.schemas import (
@@ -90,21 +92,67 @@ def label_start(
 
 
 def draw_stream(
-    pool: pd.DataFrame, past_requests: pd.DataFrame
+    pool: pd.DataFrame,
+    past_requests: pd.DataFrame,
+    known_labels: pd.DataFrame,
+    params: SelectParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Let the next round's images come in.
 
     Args:
         pool: ``image_id`` and ``round``.
         past_requests: Those of the round before; none before the first.
+        known_labels: ``image_id`` of what is labeled. A strategy that keeps its
+            distance from it has it looked at again, as a folder that is scored whole
+            would.
+        params: Uses ``strategy`` and ``over``.
 
     Returns:
         The incoming images, and what the champion scored of them before: nothing.
     """
     number = int(past_requests["round"].max()) + 1 if len(past_requests) else 1
     incoming = pool.loc[pool["round"] == number, ["image_id"]]
+    if needs_embeddings(params.strategy, params.over):
+        incoming = pd.concat([incoming, known_labels[["image_id"]]])
     nothing = pd.DataFrame({"image_id": [], "model_version": []})
     return incoming.reset_index(drop=True), nothing
+
+
+def offer_candidates(
+    scored_batch: pd.DataFrame,
+    embeddings: pd.DataFrame,
+    known_labels: pd.DataFrame,
+    params: SelectParams,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Answer what ``select`` asks the engine in production.
+
+    Of a round's stream nothing is labeled, asked for or in the test set, so every image
+    of it is a candidate.
+
+    Args:
+        scored_batch: What the champion said.
+        embeddings: How it saw the same images; none unless the strategy looks at them.
+        known_labels: ``image_id`` of what is labeled.
+        params: Uses ``over`` and ``exponent``.
+
+    Returns:
+        The candidates with ``vector``, ``weight``, ``mass`` and ``population``; the
+        same for a blind draw; and ``vector`` of the labeled images.
+    """
+    vectors = embeddings[["image_id", "vector"]]
+    labeled = set(known_labels["image_id"])
+    candidates = scored_batch[~scored_batch["image_id"].isin(labeled)]
+    candidates = candidates.merge(vectors, on="image_id", how="left")
+    plain = {
+        "margin": 1 - candidates["margin"],
+        "entropy": candidates["entropy"],
+        "least_confidence": 1 - candidates["confidence"],
+    }.get(params.over, candidates["sampling_key"])
+    weight = weights(plain.to_numpy(), params.exponent)
+    candidates = candidates.assign(
+        weight=weight, mass=weight.sum(), population=len(candidates)
+    )
+    return candidates, candidates, vectors[vectors["image_id"].isin(labeled)]
 
 
 def answer_requests(
@@ -150,18 +198,20 @@ def measure_round(
     Returns:
         A value for each column of ``learning_curves``.
     """
-    truth = pool.set_index("image_id")["label"].loc[scored_batch["image_id"]]
-    right = scored_batch["label"].to_numpy() == truth.to_numpy()
+    number = int(label_requests["round"].iloc[0])
+    truth = pool[pool["round"] == number].set_index("image_id")["label"]
+    stream = scored_batch[scored_batch["image_id"].isin(truth.index)]
+    right = stream["label"].to_numpy() == truth.loc[stream["image_id"]].to_numpy()
     logger.info(
         "Seed %d, %s, round %d: %d labels, test accuracy %.4f",
         branch.seed,
         branch.strategy,
-        label_requests["round"].iloc[0],
+        number,
         evaluation["n_labels"],
         evaluation["accuracy"],
     )
     return _point(evaluation, step_times, branch) | {
-        "round": int(label_requests["round"].iloc[0]),
+        "round": number,
         "stream_accuracy": float(right.mean()),
     }
 

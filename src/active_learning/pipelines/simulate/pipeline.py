@@ -19,6 +19,7 @@ from active_learning.pipelines.simulate.nodes import (
     label_start,
     measure_round,
     measure_start,
+    offer_candidates,
     picture_first_asked,
 )
 from active_learning.pipelines.simulate.plan import START, Branch, Plan, current_plan
@@ -29,6 +30,13 @@ from active_learning.pipelines.simulate.report import (
 )
 from active_learning.pipelines.test_set.pipeline import create_pipeline as test_set
 from active_learning.pipelines.train.pipeline import create_pipeline as train
+
+# What select asks the engine in production, and its name in a replay.
+ASKED = {
+    "predictions@candidates": "candidates",
+    "predictions@audit_candidates": "audit_candidates",
+    "predictions@labeled_embeddings": "labeled_embeddings",
+}
 
 
 def create_pipeline() -> Pipeline:
@@ -113,12 +121,28 @@ def _turn() -> Pipeline:
         [
             Node(
                 draw_stream,
-                inputs={"pool": "pool", "past_requests": "past_requests"},
+                inputs={
+                    "pool": "pool",
+                    "past_requests": "past_requests",
+                    "known_labels": "known_labels",
+                    "params": "params:select",
+                },
                 outputs=["incoming_images", "scored_images"],
                 name="draw_stream",
             ),
             score(),
-            select(),
+            Node(
+                offer_candidates,
+                inputs={
+                    "scored_batch": "scored_batch",
+                    "embeddings": "embeddings",
+                    "known_labels": "known_labels",
+                    "params": "params:select",
+                },
+                outputs=list(ASKED.values()),
+                name="offer_candidates",
+            ),
+            Pipeline(select(), inputs=ASKED),
             Node(
                 answer_requests,
                 inputs={

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from active_learning import __version__
+from active_learning.acquisition import needs_embeddings
 from active_learning.pipelines.simulate.params import SimulateParams
 
 START = "start"
@@ -87,11 +88,17 @@ class Plan:
         for branch in (*self.starts, *self.branches):
             own = {
                 "branch": {"seed": branch.seed, "strategy": branch.strategy},
-                "score": {**parameters["score"], "source": "simulation"},
+                "score": {
+                    **parameters["score"],
+                    "source": "simulation",
+                    "embeddings": self._looks(branch, parameters["select"]),
+                },
+                # The oracle tells the accuracy of all images: no audit is needed.
                 "select": {
                     **parameters["select"],
                     "strategy": branch.strategy,
                     "budget": self.params.labels_per_round,
+                    "audit": 0,
                 },
                 "train": {**parameters["train"], "seed": branch.seed},
             }
@@ -100,6 +107,12 @@ class Plan:
             seed, strategy = branch.namespace.split(".")
             laid_out.setdefault(seed, {})[strategy] = own
         return laid_out
+
+    def _looks(self, branch: Branch, select: Mapping[str, Any]) -> bool:
+        """Whether a branch looks at embeddings; most need not make them."""
+        if select["near_duplicates"]["by"] == "embedding":
+            return True
+        return needs_embeddings(branch.strategy, select["over"])
 
 
 def make_plan(parameters: Mapping[str, Any], images: str) -> Plan:

@@ -1,0 +1,1 @@
+"""Monitor: has what arrives changed, and how often is the model right on it?"""
