@@ -9,7 +9,16 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import memory, overhead, parallel, selection
+from tests.benchmarks import (
+    candidates,
+    coreset,
+    ingestion,
+    memory,
+    overhead,
+    parallel,
+    selection,
+    streaming,
+)
 from tests.benchmarks.stage import tell
 
 BENCHMARKS = {
@@ -17,6 +26,10 @@ BENCHMARKS = {
     "parallel": parallel.main,
     "select": selection.main,
     "memory": memory.main,
+    "candidates": candidates.main,
+    "ingestion": ingestion.main,
+    "streaming": streaming.main,
+    "coreset": coreset.main,
 }
 
 if __name__ == "__main__":

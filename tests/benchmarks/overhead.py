@@ -12,7 +12,15 @@ ratio is the median of the pairs' ratios. Both must end with the same accuracies
 import json
 from pathlib import Path
 
-from tests.benchmarks.stage import Ran, Stage, interleave, ratios, tell, tell_ratio
+from tests.benchmarks.stage import (
+    PLAIN,
+    Ran,
+    Stage,
+    interleave,
+    ratios,
+    tell,
+    tell_ratio,
+)
 
 GOAL = 1.25
 STRATEGY = "margin"
@@ -22,7 +30,7 @@ NAMESPACES = f"--namespaces=test_set,prepare,seed_0.start,seed_0.{STRATEGY}"
 def main(folder: Path, repetitions: int, quick: bool) -> None:
     """Measure and print."""
     rounds = 6 if quick else 30
-    stage = Stage(folder, {"simulate.rounds": rounds, "simulate.seeds": [0]})
+    stage = Stage(folder, {**PLAIN, "simulate.rounds": rounds})
 
     def simulate() -> Ran:
         stage.clear()

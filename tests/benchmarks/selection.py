@@ -10,10 +10,10 @@ looked through for those that it has no use for.
 import json
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tests.benchmarks.stage import (
     ROOT,
     Ran,
@@ -99,34 +99,18 @@ def write_empty_project(project: Path) -> Path:
 
 
 def write_candidates(stage: Stage) -> None:
-    """A scored batch, as if a champion had said something of a thousand images."""
-    from active_learning.acquisition import sampling_keys, uncertainty
+    """Predictions, as if a champion had just said something of a thousand images."""
     from active_learning.datasets import TableDataset
-    from active_learning.schemas import row_id
+    from active_learning.services.telemetry.rows import predictions_table
 
     run(kedro("test-set"), stage.environment)
     root = stage.data / "01_raw" / "fashion-mnist"
     files = sorted((root / "train").glob("*/*.png"))[:: 60000 // N_CANDIDATES]
     names = [file.relative_to(root).as_posix() for file in files[:N_CANDIDATES]]
     classes = sorted(path.name for path in (root / "train").iterdir())
-    generator = np.random.default_rng(0)
-    said = generator.dirichlet(np.ones(len(classes)), len(names))
-    table = pd.DataFrame(
-        {
-            "prediction_id": [row_id(name, "bench", 1) for name in names],
-            "image_id": names,
-            "source": "batch",
-            "label": np.array(classes, dtype=object)[said.argmax(axis=1)],
-            "confidence": uncertainty.confidence(said),
-            "margin": uncertainty.margin(said),
-            "entropy": uncertainty.entropy(said),
-            "sampling_key": sampling_keys(names, 1),
-            "classes": [classes] * len(names),
-            "probabilities": list(said),
-            "model_name": "bench",
-            "model_version": 1,
-            "scored_at": pd.Timestamp("2000-01-01", tz="UTC"),
-        }
+    said = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(names))
+    table = predictions_table(
+        names, said, classes, "bench", 1, "batch", datetime.now(UTC)
     )
-    place = str(stage.data / "07_model_output" / "scored_batch")
-    TableDataset(table="predictions", path=place).save(table)
+    place = str(stage.data / "03_primary" / "predictions")
+    TableDataset(table="predictions", path=place).save(table.to_pandas())
