@@ -1,5 +1,6 @@
 """The loop, end to end: labels grow and error falls."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -63,14 +64,67 @@ def test_a_turn_of_the_loop_on_a_laptop(digits: Path, tmp_path: Path) -> None:
     kedro(tmp_path, "label-ingest,train", **here)
     shutil.copy(models / "challenger.ckpt", models / "champion.ckpt")
 
-    # What comes in is a folder of its own: the pool without the test images.
+    # What comes in is the whole folder; the engine leaves the test images out.
+    kedro(tmp_path, "score", **here)
     kedro(tmp_path, "score", **here)
     scored = pd.read_parquet(tmp_path / "07_model_output/scored_batch")
     assert len(scored) == 1797
     assert set(scored["model_version"]) == {1}
-    kedro(tmp_path, "score", **here)
-    again = pd.read_parquet(tmp_path / "07_model_output/scored_batch")
-    assert len(again) == 1797
+
+    kedro(tmp_path, "monitor,select", **here)
+    taken = pd.read_parquet(tmp_path / "03_primary/predictions")
+    assert sorted(taken["prediction_id"]) == sorted(scored["prediction_id"])
+    assert not list((tmp_path / "07_model_output/scored_batch").glob("*.parquet"))
+    requests = pd.read_parquet(tmp_path / "03_primary/label_requests")
+    assert requests["audit"].sum() == 5
+    assert len(requests) == 50 + 5
+    asked = set(requests["image_id"])
+    assert not asked & set(tests["image_id"])
+    assert not set(requests.loc[~requests["audit"], "image_id"]) & set(first)
+    assert_monitored(tmp_path)
+
+    # Selecting again asks for others, and scoring again has nothing to do.
+    kedro(tmp_path, "score,monitor,select", **here)
+    assert len(pd.read_parquet(tmp_path / "03_primary/predictions")) == 1797
+    more = pd.read_parquet(tmp_path / "03_primary/label_requests")
+    by_use = more[~more["audit"]]
+    assert len(by_use) == 100
+    assert by_use["image_id"].is_unique
+
+    # The oracle answers the audit; its accuracy is known afterwards.
+    queue = tmp_path / "03_primary/labeling_queue"
+    listed = pd.read_csv(queue / "requests.csv")
+    assert all((queue / "images" / name).exists() for name in listed["image_id"])
+    answers = listed[["request_id", "image_id"]].assign(
+        label=[name[0] for name in listed["image_id"]]
+    )
+    answers.to_csv(exports / "second.csv", index=False)
+    kedro(tmp_path, "label-ingest", **here)
+    kedro(tmp_path, "monitor", **here)
+    report = json.loads(
+        (tmp_path / "08_reporting/monitor/accuracy_report.json").read_text()
+    )
+    (version,) = report["by_version"]
+    audited = more[more["audit"]]["image_id"]
+    said = taken.set_index("image_id")["label"].loc[audited]
+    assert version["n_audited"] == 10
+    assert version["n_right"] == sum(said == [name[0] for name in audited])
+
+
+def assert_monitored(data: Path) -> None:
+    """A page, a plot and figures in MLflow."""
+    reports = data / "08_reporting/monitor"
+    drift = json.loads((reports / "drift_report.json").read_text())
+    assert drift["current"]["n"] == 1797
+    assert drift["verdict"] == "too_few"  # there is no window before this one
+    html = (reports / "report.html").read_text()
+    assert "http://" not in html
+    assert "https://" not in html
+    assert (reports / "monitor.png").read_bytes().startswith(b"\x89PNG")
+    client = mlflow.MlflowClient(f"sqlite:///{data}/mlflow.db")
+    experiment = client.get_experiment_by_name("active-learning-loop")
+    runs = client.search_runs([experiment.experiment_id])
+    assert any(run.data.metrics.get("volume/current") == 1797 for run in runs)
 
 
 @pytest.mark.slow

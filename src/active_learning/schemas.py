@@ -6,15 +6,13 @@ returns the frame it was given, or raises with the number of wrong rows, the fir
 of them, what it held and the way out.
 """
 
-from collections.abc import Sequence
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from active_learning.errors import LabelsError, PredictionsError, SchemaError
+from active_learning.errors import LabelsError, SchemaError
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -174,49 +172,6 @@ def check_columns(frame: pd.DataFrame, schema: pa.Schema) -> None:
         raise SchemaError(
             f"Columns missing: {missing}; columns unknown: {strange}. "
             f"Expected {schema.names}."
-        )
-
-
-def check_predictions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Predictions have unique ids and probability vectors over their own classes."""
-    check_columns(frame, PREDICTIONS)
-    _refuse_repeats(frame, "prediction_id")
-    sizes = [
-        (len(p), len(c))
-        for p, c in zip(frame["probabilities"], frame["classes"], strict=True)
-    ]
-    unequal = [row for row, (p, c) in enumerate(sizes) if p != c or p == 0]
-    if unequal:
-        first = unequal[0]
-        raise PredictionsError(
-            f"{len(unequal)} of {len(frame)} rows have another number of probabilities "
-            f"than of classes; the first is "
-            f"image_id={frame['image_id'].iloc[first]!r} with {sizes[first][0]} "
-            f"probabilities for {sizes[first][1]} classes. Score it again."
-        )
-    check_probabilities(frame["image_id"].tolist(), frame["probabilities"].tolist())
-    return frame
-
-
-def check_probabilities(
-    image_ids: Sequence[str], probabilities: Sequence[Sequence[float]]
-) -> None:
-    """Raise ``PredictionsError`` unless each row is a probability vector.
-
-    A row may have another number of classes than its neighbor: two model versions
-    lie in one table.
-    """
-    lows = np.array([min(row) for row in probabilities])
-    sums = np.array([sum(row) for row in probabilities])
-    # Written so that a NaN, which compares false with everything, is wrong too.
-    wrong = np.flatnonzero(~((lows >= 0) & (np.abs(sums - 1) <= 1e-3)))
-    if wrong.size:
-        first = int(wrong[0])
-        raise PredictionsError(
-            f"{wrong.size} of {len(sums)} rows are not probability vectors; "
-            f"the first is image_id={image_ids[first]!r}, "
-            f"whose values sum to {sums[first]:.3f}, not 1. "
-            "If these are logits, apply softmax in 'score' before saving."
         )
 
 

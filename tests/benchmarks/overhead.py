@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 
 from tests.benchmarks.stage import (
-    PLAIN,
     Ran,
     Stage,
     interleave,
@@ -30,7 +29,7 @@ NAMESPACES = f"--namespaces=test_set,prepare,seed_0.start,seed_0.{STRATEGY}"
 def main(folder: Path, repetitions: int, quick: bool) -> None:
     """Measure and print."""
     rounds = 6 if quick else 30
-    stage = Stage(folder, {**PLAIN, "simulate.rounds": rounds})
+    stage = Stage(folder, {"simulate.rounds": rounds, "simulate.seeds": [0]})
 
     def simulate() -> Ran:
         stage.clear()

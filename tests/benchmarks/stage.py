@@ -20,8 +20,6 @@ from kedro.framework.project import settings
 from kedro.framework.startup import bootstrap_project
 
 ROOT = Path(__file__).parents[2]
-# The bare script ranks and takes; it looks for no near-duplicates.
-PLAIN = {"select.near_duplicates.by": "none", "simulate.seeds": [0]}
 RUNNER = "active_learning.runner.BranchRunner"
 
 

@@ -16,9 +16,9 @@ from active_learning.schemas import (
     EMBEDDINGS,
     PREDICTIONS,
     SET_ASIDE,
-    check_predictions,
     to_arrow,
 )
+from active_learning.services.telemetry.rows import check_predictions
 
 NOW = datetime(2000, 1, 1, tzinfo=UTC)
 PARAMS = ScoreParams(batch_size=2, accelerator="cpu", embeddings=False, source="batch")

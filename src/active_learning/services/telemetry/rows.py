@@ -9,6 +9,7 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +20,7 @@ from active_learning.errors import (
     SchemaError,
 )
 from active_learning.imaging.ids import flaw
-from active_learning.schemas import PREDICTIONS, row_id
+from active_learning.schemas import PREDICTIONS, row_id, to_arrow
 
 SUM_TOLERANCE = 1e-3
 
@@ -112,6 +113,16 @@ def check_rows(table: pa.Table) -> None:
     _check_image_ids(table.column("image_id"))
     _check_probabilities(table)
     _check_finite(table)
+
+
+def check_predictions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Check a frame of predictions where it crosses the catalog: a ``validator``.
+
+    Raises:
+        DataError: As ``check_rows`` does.
+    """
+    check_rows(to_arrow(frame, PREDICTIONS))
+    return frame
 
 
 def check_time(scored_at: datetime) -> None:
