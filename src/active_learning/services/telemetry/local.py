@@ -102,6 +102,10 @@ class LocalTelemetry:
         ):
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET preserve_insertion_order = false")
+            # A notebook without widgets has no bar and refuses to be told so.
+            shown = "SELECT current_setting('enable_progress_bar')"
+            if connection.execute(shown).fetchall()[0][0]:
+                connection.execute("SET enable_progress_bar = false")
             if self._memory:
                 connection.execute(f"SET memory_limit = {_quoted(self._memory)}")
             for table, of_table in files.items():
