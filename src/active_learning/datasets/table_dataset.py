@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
@@ -76,10 +77,10 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         Raises:
             SchemaError: A part does not fit; it is named, with what to do about it.
         """
-        self._loaded = self._current()
-        if not self._loaded:
-            return empty_frame(self._parts.schema)
-        frame: pd.DataFrame = self._parts.read(self._loaded).to_pandas()
+        rows = self._read()
+        frame: pd.DataFrame = (
+            rows.to_pandas() if len(rows) else empty_frame(self._parts.schema)
+        )
         return frame
 
     def save(self, data: pd.DataFrame) -> None:
@@ -104,8 +105,15 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, for Kedro-Viz."""
-        head = self._parts.read(self._current()).slice(0, nrows).to_pandas().astype(str)
+        head = self._read().slice(0, nrows).to_pandas().astype(str)
         return TablePreview(head.to_dict(orient="split"))
+
+    def _read(self) -> pa.Table:
+        if self._part is None and not self._inbox:
+            # Reads once more what a compaction replaces meanwhile.
+            return self._parts.read()
+        self._loaded = self._current()
+        return self._parts.read(self._loaded)
 
     def _current(self) -> list[Path]:
         if self._part is None:

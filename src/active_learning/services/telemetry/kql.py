@@ -96,7 +96,7 @@ def translated(text: str, cache: Path | None) -> Translation:
     kept = cache / f"{sha256(question.encode()).hexdigest()[:32]}.json"
     try:
         return _recalled(json.loads(kept.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         translation = _translate(text)
     with replacing(kept) as temporary:
         temporary.write_text(json.dumps(asdict(translation)), encoding="utf-8")
@@ -128,4 +128,6 @@ def _translate(text: str) -> Translation:
 
 def _recalled(kept: dict[str, Any]) -> Translation:
     parameters = {name: Parameter(**d) for name, d in kept["parameters"].items()}
+    if not isinstance(kept["sql"], str):
+        raise TypeError(f"What was kept is no SQL but {kept['sql']!r}.")
     return Translation(kept["sql"], parameters)

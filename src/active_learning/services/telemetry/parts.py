@@ -228,7 +228,7 @@ class Parts:
                 for name in footer.replaces:
                     swept += self._delete_with_its_own(self.folder / name, found)
         for leftover in self.folder.glob(".*.tmp"):
-            # Most belong to writers that live, and are gone by the time they are looked at.
+            # Most belong to writers that live, and are gone a moment later.
             with suppress(FileNotFoundError):
                 if now - leftover.stat().st_mtime >= max(grace_s, 86_400):
                     leftover.unlink()
@@ -278,7 +278,9 @@ class Parts:
         return [
             Path(entry.path)
             for entry in os.scandir(self.folder)
-            if entry.name.endswith(".parquet") and not entry.name.startswith(".")
+            if entry.name.endswith(".parquet")
+            and not entry.name.startswith(".")
+            and entry.is_file()
         ]
 
     def _footer(self, part: Path) -> Footer | None:
