@@ -16,7 +16,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.benchmarks.stage import Ran, interleave, ratios, tell, tell_ratio
+from tests.benchmarks.stage import (
+    Ran,
+    collector_in,
+    interleave,
+    ratios,
+    tell,
+    tell_ratio,
+)
 
 GOAL = 2.0
 N_CLASSES = 10
@@ -25,25 +32,8 @@ N_CLASSES = 10
 def main(folder: Path, repetitions: int, quick: bool) -> None:
     """Measure and print."""
     from active_learning.schemas import PREDICTIONS
-    from active_learning.services.telemetry.collector import (
-        Collector,
-        CollectorSettings,
-    )
-    from active_learning.services.telemetry.parts import Parts
-    from active_learning.services.telemetry.spool import Spool
 
-    class FolderSink:
-        def append(self, table: str, rows: pa.Table, batch: str) -> None:
-            Parts(folder / table, table).append(rows, batch)
-
-    settings = CollectorSettings(
-        batch_rows=1000,
-        linger_s=1,
-        back_off_min_s=1,
-        back_off_max_s=60,
-        part_rows=250_000,
-    )
-    collector = Collector(Spool(folder / "spool.db", 1000), FolderSink(), settings)
+    collector = collector_in(folder, 1000)
     n = 100_000 if quick else 1_000_000
     table = scored(n)
     frame: pd.DataFrame = table.to_pandas()

@@ -219,5 +219,25 @@ def typed(overrides: dict[str, Any]) -> str:
     return ",".join(parts)
 
 
+def collector_in(folder: Path, max_waiting: int) -> Any:
+    """A collector with a spool and tables of its own."""
+    from active_learning.services.telemetry.collector import (
+        Collector,
+        CollectorSettings,
+    )
+    from active_learning.services.telemetry.local import LocalTelemetry
+    from active_learning.services.telemetry.spool import Spool
+
+    settings = CollectorSettings(
+        batch_rows=1000,
+        linger_s=1,
+        back_off_min_s=1,
+        back_off_max_s=60,
+        part_rows=250_000,
+    )
+    spool = Spool(folder / "spool.db", max_waiting)
+    return Collector(spool, LocalTelemetry(folder), settings)
+
+
 def _codes(table: pd.DataFrame, classes: list[str]) -> Any:
     return pd.Categorical(table["label"], categories=classes).codes.astype(np.int64)

@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import pyarrow as pa
-from tests.benchmarks.stage import ROOT, tell, tell_ratio
+from tests.benchmarks.stage import ROOT, collector_in, tell, tell_ratio
 
 GOAL_PER_S = 2000
 GOAL_MEDIAN_S = 1e-3
@@ -87,26 +86,9 @@ def measure(folder: Path, n_processes: int, n: int, pace_s: float) -> Measured:
 
 def work(folder: Path, name: str, n: int, pace_s: float) -> None:
     """Collect ``n`` predictions and tell how long each took."""
-    from active_learning.services.telemetry.collector import (
-        Collector,
-        CollectorSettings,
-        Prediction,
-    )
-    from active_learning.services.telemetry.parts import Parts
-    from active_learning.services.telemetry.spool import Spool
+    from active_learning.services.telemetry.collector import Prediction
 
-    class FolderSink:
-        def append(self, table: str, rows: pa.Table, batch: str) -> None:
-            Parts(folder / table, table).append(rows, batch)
-
-    settings = CollectorSettings(
-        batch_rows=1000,
-        linger_s=1,
-        back_off_min_s=1,
-        back_off_max_s=60,
-        part_rows=250_000,
-    )
-    collector = Collector(Spool(folder / "spool.db", 1_000_000), FolderSink(), settings)
+    collector = collector_in(folder, 1_000_000)
     classes = [f"class {number}" for number in range(N_CLASSES)]
     said = [0.5, *[0.5 / (N_CLASSES - 1)] * (N_CLASSES - 1)]
     sys.stdout.write("ready\n")

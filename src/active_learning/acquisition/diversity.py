@@ -278,7 +278,7 @@ def _cluster(vectors: Float32Array, pool: Pool) -> tuple[IntArray, IntArray]:
 
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     labeled = pool.labeled_embeddings
     n_labeled = 0 if labeled is None else len(labeled)

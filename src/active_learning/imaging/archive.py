@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from active_learning.errors import ImageError
-from active_learning.imaging.decode import EMPTY, NO_IMAGE, opener
+from active_learning.imaging.decode import reader_of
 from active_learning.imaging.ids import check_image_ids
 from active_learning.imaging.places import LocalPlace, place_at
 
@@ -72,11 +72,7 @@ class ImageArchive:
 
 
 def _suffix(data: bytes) -> str:
-    if not data:
-        raise ImageError(EMPTY)
-    reader = opener(data[:12])
-    if reader is None:
-        raise ImageError(NO_IMAGE)
+    reader = reader_of(data)
     try:
         with reader(BytesIO(data)) as image:
             return _SUFFIXES[str(image.format)]

@@ -70,6 +70,20 @@ def opener(head: bytes) -> type[ImageFile.ImageFile] | None:
     return None
 
 
+def reader_of(data: bytes) -> type[ImageFile.ImageFile]:
+    """The reader for a whole file.
+
+    Raises:
+        ImageError: It is empty, or no image that a store reads.
+    """
+    if not data:
+        raise ImageError(EMPTY)
+    reader = opener(data[:12])
+    if reader is None:
+        raise ImageError(NO_IMAGE)
+    return reader
+
+
 def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> UInt8Array:
     """Pixels of an image file, in the size and channels that a model takes.
 
@@ -88,11 +102,7 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> UInt8A
     Raises:
         ImageError: The file cannot be used; the message is the reason.
     """
-    if not data:
-        raise ImageError(EMPTY)
-    reader = opener(data[:12])
-    if reader is None:
-        raise ImageError(NO_IMAGE)
+    reader = reader_of(data)
     try:
         # Not Image.open: it measures against a limit of the whole process and warns.
         with reader(BytesIO(data)) as image:

@@ -58,7 +58,7 @@ def compact_tables(
         What was merged, deleted and found double, by table.
     """
     return {
-        table.table: table.compact(**params.compaction.options())._asdict()
+        table.table: table.compact(**params.compaction.model_dump())._asdict()
         for table in (predictions, embeddings)
     }
 

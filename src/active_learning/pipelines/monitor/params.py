@@ -1,7 +1,5 @@
 """Parameters of ``monitor``."""
 
-from typing import Any
-
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from active_learning.parameters import Parameters
@@ -22,10 +20,6 @@ class CompactionParams(Parameters):
     at_least: int = Field(ge=2)
     target_rows: PositiveInt
     grace_s: NonNegativeInt
-
-    def options(self) -> dict[str, Any]:
-        """As keyword arguments of what compacts."""
-        return self.model_dump()
 
 
 class MonitorParams(Parameters):

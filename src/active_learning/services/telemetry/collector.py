@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from io import BytesIO
 from random import SystemRandom
 from types import TracebackType
@@ -23,7 +22,6 @@ from weakref import WeakSet
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json as pj
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
@@ -40,7 +38,7 @@ from active_learning.imaging.ids import check_image_ids
 from active_learning.parameters import Parameters
 from active_learning.schemas import PREDICTIONS, to_arrow
 from active_learning.services.telemetry import Sink
-from active_learning.services.telemetry.parts import once
+from active_learning.services.telemetry.parts import batch_name, once
 from active_learning.services.telemetry.rows import (
     check_rows,
     check_time,
@@ -271,7 +269,7 @@ class Collector:
         n_rows: int = rows.num_rows
         for start in range(0, n_rows, self._settings.part_rows):
             part = rows.slice(start, self._settings.part_rows)
-            self._sink.append(_TABLE, part, f"batch-{_digest(part)}")
+            self._sink.append(_TABLE, part, f"batch-{batch_name(part, _KEY)}")
             self._count("delivered", part.num_rows)
         return n_rows
 
@@ -468,14 +466,6 @@ def _as_table(predictions: pa.Table | pd.DataFrame) -> pa.Table:
         return predictions.select(PREDICTIONS.names).cast(PREDICTIONS)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
         raise SchemaError(f"A column does not fit its type: {exc}") from exc
-
-
-def _digest(rows: pa.Table) -> str:
-    """A name for rows by their ids, in their order."""
-    ids = pa.concat_arrays(rows.column("prediction_id").chunks)
-    together = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
-    text = pc.binary_join(together, "\0")[0].as_buffer()
-    return blake2b(text, digest_size=16).hexdigest()
 
 
 def parse_rows(

@@ -75,17 +75,17 @@ class LocalTelemetry:
 
     def parts(self, table: str) -> Parts:
         """One table's parts."""
-        return Parts(self._elsewhere.get(table, self._folder / table), table)
+        return Parts(self._place(table), table)
+
+    def _place(self, table: str) -> Path:
+        return self._elsewhere.get(table, self._folder / table)
 
     def _files(self, text: str) -> dict[str, list[Path]]:
         """The files of each table that the text names."""
         named = [table for table in TABLES if re.search(rf"\b{table}\b", text)]
-        places = {
-            table: self._elsewhere.get(table, self._folder / table) for table in named
-        }
         return {
             table: [place] if place.is_file() else self.parts(table).current()
-            for table, place in places.items()
+            for table, place in ((table, self._place(table)) for table in named)
         }
 
     def _ask(
