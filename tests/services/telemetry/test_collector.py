@@ -177,6 +177,14 @@ def test_forked_workers_and_their_parent_lose_nothing(tmp_path: Path) -> None:
     assert set(found) == of_children | of_parent
 
 
+def test_a_delivery_imports_nothing_that_a_fork_would_cut_in_two(
+    tmp_path: Path,
+) -> None:
+    said, _ = worker("deliver", tmp_path).communicate(timeout=30)
+
+    assert said == "imported: []\n"
+
+
 def test_a_fork_under_load_leaves_no_lock_behind(tmp_path: Path) -> None:
     said, _ = worker("fork_under_load", tmp_path).communicate(timeout=30)
 

@@ -19,6 +19,7 @@ from active_learning.services.telemetry.collector import (
     CollectorSettings,
     Prediction,
 )
+from active_learning.services.telemetry.local import LocalTelemetry
 from active_learning.services.telemetry.parts import Parts
 from active_learning.services.telemetry.spool import Spool
 
@@ -184,6 +185,16 @@ def fork(folder: Path) -> None:
         os.waitpid(pid, 0)
 
 
+def deliver(folder: Path) -> None:
+    """Say what a delivery imports that its collector had not."""
+    waiting, sink = spool(folder), LocalTelemetry(folder)
+    collecting = Collector(waiting, sink, SETTINGS)
+    waiting.put([prediction("a").to_json()])
+    before = set(sys.modules)
+    collecting.drain_once()
+    say(f"imported: {sorted(set(sys.modules) - before)}")
+
+
 def fork_and_close(folder: Path) -> None:
     """Put, fork, close in the parent while the child goes on, and kill the child."""
     waiting = spool(folder)
@@ -263,6 +274,7 @@ WORKERS = {
     worker.__name__: worker
     for worker in (
         collect,
+        deliver,
         die_after_append,
         fill_the_disk,
         fork,

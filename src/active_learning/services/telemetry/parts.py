@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.acero  # or group_by imports it, in a thread amid a fork
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
