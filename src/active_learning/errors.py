@@ -14,6 +14,9 @@
     ├── SettingsError          parameters that cannot hold together
     │   └── UnknownNameError   a strategy, model or trainer nobody knows
     ├── CheckpointError        a model file that cannot be trusted or continued
+    │   └── ExportError        an inference model that is not what it was made from
+    ├── EndpointError          a release that could not be made, tested or taken back
+    ├── RequestError           a request that cannot be answered, and its HTTP status
     ├── TelemetryError         predictions that could not be collected or asked about
     │   ├── SpoolFullError     a prediction that was answered but not collected
     │   ├── SinkAwayError      the table cannot be reached now; worth another try
@@ -83,6 +86,27 @@ class UnknownNameError(SettingsError):
 
 class CheckpointError(ActiveLearningError):
     """A model file that cannot be trusted or continued."""
+
+
+class ExportError(CheckpointError):
+    """An inference model that does not answer as the model it was made from."""
+
+
+class EndpointError(ActiveLearningError):
+    """A release that could not be made, tested or taken back; the old one goes on."""
+
+
+class RequestError(ActiveLearningError):
+    """A request that cannot be answered.
+
+    Attributes:
+        status: Of HTTP: 4xx, or 503 where no model is ready.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        """Keep what the caller is told."""
+        super().__init__(reason)
+        self.status = status
 
 
 class TelemetryError(ActiveLearningError):

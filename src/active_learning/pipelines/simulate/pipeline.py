@@ -37,6 +37,8 @@ ASKED = {
     "predictions@audit_candidates": "audit_candidates",
     "predictions@labeled_embeddings": "labeled_embeddings",
 }
+# What scores in production and what training goes on from: one model here.
+CHAMPION = ("champion@inference", "champion@checkpoint")
 
 
 def create_pipeline() -> Pipeline:
@@ -201,7 +203,7 @@ def _place_turn(turn: Pipeline, branch: Branch, number: int) -> Pipeline:
             "images": "images",
             "test_set": "test_set",
             "pool": f"{start.namespace}.pool",
-            "champion": f"{before}.challenger",
+            **dict.fromkeys(CHAMPION, f"{before}.challenger"),
             # Rounds are immutable: what was labeled is the last training set.
             "known_labels": f"{before}.training_set",
             "past_requests": f"{before}.label_requests",

@@ -14,7 +14,7 @@ def create_pipeline() -> Pipeline:
                 inputs={
                     "training_set": "training_set",
                     "images": "images",
-                    "champion": "champion",
+                    "champion": "champion@checkpoint",
                     "test_set": "test_set",
                     "params": "params:train",
                 },
@@ -35,7 +35,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 evaluate,
                 inputs={
-                    "model": "champion",
+                    "model": "champion@checkpoint",
                     "test_set": "test_set",
                     "images": "images",
                     "params": "params:train",
