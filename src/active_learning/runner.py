@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import wait as wait_for
 from typing import TYPE_CHECKING, Any
 
@@ -71,26 +72,28 @@ class BranchRunner(AbstractRunner):
     def __init__(self, is_async: bool = False, max_workers: int | None = None) -> None:
         """Decide how many workers; none is started before ``run``.
 
+        The fork server is, so that its imports go on beside those of this process.
+
         Raises:
             ValueError: ``max_workers`` or ``AL_WORKERS`` is not a positive number.
         """
         super().__init__(is_async=is_async)
         asked = _asked_workers() if max_workers is None else max_workers
         self._max_workers = self._validate_max_workers(asked)
-
-    def _get_executor(self, max_workers: int) -> ProcessPoolExecutor:
         # A fork of a process with threads may deadlock; a fork server has none.
         methods = multiprocessing.get_all_start_methods()
-        method = "forkserver" if "forkserver" in methods else "spawn"
-        context = multiprocessing.get_context(method)
-        if method == "forkserver":
-            context.set_forkserver_preload(_PRELOADED)
+        self._method = "forkserver" if "forkserver" in methods else "spawn"
+        if self._method == "forkserver":
+            forkserver.set_forkserver_preload(_PRELOADED)
+            forkserver.ensure_running()
+
+    def _get_executor(self, max_workers: int) -> ProcessPoolExecutor:
         # Not by the branches that are left: a run that is resumed for its last one
         # would add numbers in another order than one that was never stopped.
         share = max(1, (os.cpu_count() or 1) // self._max_workers)
         return ProcessPoolExecutor(
             max_workers,
-            mp_context=context,
+            mp_context=multiprocessing.get_context(self._method),
             max_tasks_per_child=1,
             initializer=partial(
                 _prepare_worker, project.PACKAGE_NAME, dict(os.environ), share

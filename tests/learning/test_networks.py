@@ -8,7 +8,13 @@ from torch import nn
 
 from active_learning.errors import CheckpointError, SettingsError, UnknownNameError
 from active_learning.learning.checkpoint import save_classifier
-from active_learning.learning.networks import build_network, load_weights, resize_head
+from active_learning.learning.networks import (
+    build_network,
+    for_inference,
+    head,
+    load_weights,
+    resize_head,
+)
 
 
 def built(
@@ -189,3 +195,57 @@ def test_a_head_of_the_right_size_stays_as_it_is() -> None:
     resize_head(network, 3)
 
     assert same(weights(network), before)
+
+
+# --- for answers alone ---
+
+
+def seen_something(name: str) -> nn.Module:
+    """A network whose normalizations have moved away from where they began."""
+    torch.manual_seed(0)
+    network = built(name, **COLOR)
+    for _ in range(3):
+        network(torch.randn(8, 3, 32, 32) * 3 + 1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "mobilenet_v3_small"])
+def test_a_network_for_inference_answers_the_same(name: str) -> None:
+    network = seen_something(name)
+    images = torch.randn(4, 3, 32, 32)
+
+    faster = for_inference(network)
+
+    torch.testing.assert_close(faster(images), network(images), atol=1e-5, rtol=1e-4)
+    assert head(faster)[0] == head(network)[0]
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+def test_a_network_for_inference_normalizes_in_its_convolutions(name: str) -> None:
+    faster = for_inference(seen_something(name))
+
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in faster.modules())
+
+
+def test_making_a_network_for_inference_leaves_it_as_it_was() -> None:
+    network = seen_something("small_cnn").train()
+    before = weights(network)
+
+    for_inference(network)
+
+    assert network.training
+    assert same(weights(network), before)
+
+
+def test_a_network_that_cannot_be_traced_is_copied() -> None:
+    class Moody(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x) if x.sum() > 0 else self.head(-x)
+
+    network, x = Moody(), torch.tensor([[-1.0, -2.0]])
+
+    assert torch.equal(for_inference(network)(x), network(x))

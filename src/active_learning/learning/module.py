@@ -15,7 +15,13 @@ from tqdm.auto import tqdm
 from active_learning.acquisition import Float32Array, FloatArray
 from active_learning.errors import CheckpointError, SettingsError
 from active_learning.imaging import PixelArray, Preprocessing
-from active_learning.learning.networks import build_network, head, resize_head
+from active_learning.learning.memory import keep_freed_memory
+from active_learning.learning.networks import (
+    build_network,
+    for_inference,
+    head,
+    resize_head,
+)
 from active_learning.learning.progress import person_watches
 from active_learning.learning.recipe import Network, Recipe
 from active_learning.learning.transforms import augment, normalize
@@ -103,35 +109,38 @@ class ImageClassifier(LightningModule):
         self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
     ) -> tuple[FloatArray, Float32Array]:
         """Class probabilities and embeddings; see ``protocol.Classifier``."""
-        layer = head(self.network)[1]
+        network = for_inference(self.network).to(_device(accelerator))
+        layer = head(network)[1]
         seen = [np.empty((0, layer.in_features), dtype=np.float32)]
 
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             seen.append(inputs[0].flatten(1).float().cpu().numpy())
 
-        handle = layer.register_forward_pre_hook(keep)
-        try:
-            said = self.probabilities(pixels, batch_size, accelerator, title)
-        finally:
-            handle.remove()
+        layer.register_forward_pre_hook(keep)
+        said = self._ask(network, pixels, batch_size, title)
         return said, np.concatenate(seen)
 
-    @torch.inference_mode()
     def probabilities(
         self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
     ) -> FloatArray:
         """Class probabilities, (N, C) float64; see ``protocol.Classifier``."""
-        device = _device(accelerator)
-        was_training, home = self.training, self.device
-        self.eval().to(device)
+        network = for_inference(self.network).to(_device(accelerator))
+        return self._ask(network, pixels, batch_size, title)
+
+    @torch.inference_mode()
+    def _ask(
+        self, network: nn.Module, pixels: PixelArray, batch_size: int, title: str
+    ) -> FloatArray:
+        keep_freed_memory()
+        device = next(network.parameters()).device
         parts = [np.empty((0, len(self.classes)))]
         starts = range(0, len(pixels), batch_size)
         hidden = not person_watches()
         for start in tqdm(starts, title, unit="batch", disable=hidden, leave=False):
             rows = np.arange(start, min(start + batch_size, len(pixels)))
             batch = torch.from_numpy(pixels.take(rows)).to(device)
-            parts.append(self(batch).double().softmax(dim=1).cpu().numpy())
-        self.train(was_training).to(home)
+            logits = network(normalize(batch, self.preprocessing))
+            parts.append(logits.double().softmax(dim=1).cpu().numpy())
         return np.concatenate(parts)
 
 

@@ -19,6 +19,7 @@ from active_learning.acquisition import IntArray
 from active_learning.errors import CheckpointError
 from active_learning.imaging import PixelArray, Preprocessing
 from active_learning.learning.averaging import MovingAverage
+from active_learning.learning.memory import keep_freed_memory
 from active_learning.learning.module import FineTuning, ImageClassifier
 from active_learning.learning.networks import load_weights
 from active_learning.learning.pixels import LabeledPixels, TrainingPixels
@@ -71,6 +72,7 @@ def fine_tune(
             f"Lightning cannot go on from a {type(champion).__name__}: give it the "
             "checkpoint of an earlier round, or set train.init.start to 'scratch'."
         )
+    keep_freed_memory()
     with isolate_rng(), without_small_talk():
         torch.manual_seed(seed)
         blank = ImageClassifier(
