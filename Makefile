@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHAMPION := $(or $(AL_DATA),data)/06_models/endpoint/state.json
+TURN := $(BIN)/kedro run --env simulation
 BRANCHES := --runner active_learning.runner.BranchRunner
 
 # Kedro's telemetry is off in .telemetry; MLflow's is off by this.
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install data simulate test bench viz ui clean
+.PHONY: help install data simulate loop serve test bench viz ui clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +19,7 @@ help:  ## this list
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[serve,dev]'
 	touch $@
 
 install: $(READY)  ## the environment alone
@@ -27,6 +29,17 @@ data: $(READY)  ## the default images: Fashion-MNIST as PNG files, a folder per 
 
 simulate: data  ## which strategy saves how many labels; ARGS='--env simulation' for all
 	$(BIN)/kedro run --pipelines simulate $(BRANCHES) --only-missing-outputs $(ARGS)
+
+# The first turn draws its labels blindly, as there is no champion to ask.
+$(CHAMPION): | data
+	$(TURN) --pipelines test-set --only-missing-outputs
+	$(TURN) --pipelines start,label-ingest,train,deploy
+
+loop: data $(CHAMPION)  ## one turn of the loop with an oracle; the first time, the start before it
+	$(TURN) $(ARGS)
+
+serve: $(READY)  ## the scoring service, on http://127.0.0.1:5001; ARGS='--workers 4'
+	$(BIN)/kedro serve $(ARGS)
 
 test: $(READY)  ## lint, types, import contracts and every test
 	$(BIN)/ruff check .

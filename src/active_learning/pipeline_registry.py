@@ -14,6 +14,7 @@ LOOP = {
 }
 BESIDE = {
     "data": "active_learning.pipelines.data.pipeline",
+    "start": "active_learning.pipelines.start.pipeline",
     "test-set": "active_learning.pipelines.test_set.pipeline",
     "simulate": "active_learning.pipelines.simulate.pipeline",
 }

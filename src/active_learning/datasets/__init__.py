@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from active_learning.datasets.atomic_dataset import AtomicDataset
+    from active_learning.datasets.champion_dataset import ChampionDataset
     from active_learning.datasets.checkpoint_dataset import CheckpointDataset
     from active_learning.datasets.clock_dataset import ClockDataset
+    from active_learning.datasets.endpoint_dataset import EndpointDataset
     from active_learning.datasets.fashion_mnist_dataset import FashionMnistDataset
     from active_learning.datasets.image_folder_dataset import ImageFolderDataset
     from active_learning.datasets.image_list_dataset import ImageListDataset
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from active_learning.datasets.label_exports_dataset import LabelExportsDataset
     from active_learning.datasets.labeling_queue_dataset import LabelingQueueDataset
     from active_learning.datasets.manifest_dataset import ManifestDataset
+    from active_learning.datasets.oracle_dataset import OracleDataset
     from active_learning.datasets.spool_dataset import SpoolDataset
     from active_learning.datasets.table_dataset import TableDataset
     from active_learning.datasets.table_parts_dataset import TablePartsDataset
@@ -23,14 +26,17 @@ _HOMES = {
     "LabelingQueueDataset": "labeling_queue_dataset",
     "LabelExportsDataset": "label_exports_dataset",
     "ImageListDataset": "image_list_dataset",
+    "ChampionDataset": "champion_dataset",
     "CheckpointDataset": "checkpoint_dataset",
     "AtomicDataset": "atomic_dataset",
     "ClockDataset": "clock_dataset",
+    "EndpointDataset": "endpoint_dataset",
     "FashionMnistDataset": "fashion_mnist_dataset",
     "ImageFolderDataset": "image_folder_dataset",
     "ImageStoreDataset": "image_store_dataset",
     "KqlDataset": "kql_dataset",
     "ManifestDataset": "manifest_dataset",
+    "OracleDataset": "oracle_dataset",
     "SpoolDataset": "spool_dataset",
     "TableDataset": "table_dataset",
     "TablePartsDataset": "table_parts_dataset",
@@ -38,8 +44,10 @@ _HOMES = {
 
 __all__ = [
     "AtomicDataset",
+    "ChampionDataset",
     "CheckpointDataset",
     "ClockDataset",
+    "EndpointDataset",
     "FashionMnistDataset",
     "ImageFolderDataset",
     "ImageListDataset",
@@ -48,6 +56,7 @@ __all__ = [
     "LabelExportsDataset",
     "LabelingQueueDataset",
     "ManifestDataset",
+    "OracleDataset",
     "SpoolDataset",
     "TableDataset",
     "TablePartsDataset",

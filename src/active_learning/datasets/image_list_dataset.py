@@ -2,9 +2,11 @@
 
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
+from active_learning.acquisition import sampling_keys
 from active_learning.imaging import ImageStore
 
 
@@ -14,6 +16,8 @@ class ImageListDataset(AbstractDataset[NoReturn, pd.DataFrame]):
     Args:
         filepath: The root of the image store.
         under: A folder below it; all of it by default.
+        at_most: Stand in for a stream: so many of them, drawn by the hashes of their
+            names, the same at every look; all of them by default.
         fs_args: For the file system, as fsspec takes them.
         credentials: For the file system.
         metadata: For plugins; not used here.
@@ -42,6 +46,7 @@ class ImageListDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         *,
         filepath: str,
         under: str = "",
+        at_most: int | None = None,
         fs_args: dict[str, Any] | None = None,
         credentials: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -49,6 +54,7 @@ class ImageListDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         """Describe the store; it is listed by ``load``."""
         self._filepath = filepath
         self._under = under
+        self._at_most = at_most
         self._storage_options = {**(fs_args or {}), **(credentials or {})}
         self.metadata = metadata
 
@@ -60,7 +66,11 @@ class ImageListDataset(AbstractDataset[NoReturn, pd.DataFrame]):
             max_pixels=1,
             storage_options=self._storage_options,
         )
-        return pd.DataFrame({"image_id": store.image_ids(self._under)}, dtype=object)
+        names = store.image_ids(self._under)
+        if self._at_most is not None and self._at_most < len(names):
+            order = np.argsort(sampling_keys(names, 0), kind="stable")
+            names = sorted(names[row] for row in order[: self._at_most])
+        return pd.DataFrame({"image_id": names}, dtype=object)
 
     def save(self, data: NoReturn) -> None:
         """Refuse: images come from elsewhere."""
@@ -70,4 +80,8 @@ class ImageListDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         )
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "under": self._under}
+        return {
+            "filepath": self._filepath,
+            "under": self._under,
+            "at_most": self._at_most,
+        }

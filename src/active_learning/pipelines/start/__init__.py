@@ -1,0 +1,1 @@
+"""Start: the first label requests, before there is a model to ask."""
