@@ -29,9 +29,7 @@ def ask(table: Path, number: int, *names: str) -> None:
 
 
 def oracle(images: Path, table: Path) -> OracleDataset:
-    return OracleDataset(
-        filepath=str(images), requests=str(table), cache=None, max_pixels=10**6
-    )
+    return OracleDataset(filepath=str(images), requests=str(table))
 
 
 def test_every_request_is_answered_by_its_folder(digits: Path, tmp_path: Path) -> None:

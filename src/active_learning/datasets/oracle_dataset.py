@@ -7,7 +7,7 @@ import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
 from active_learning.datasets.table_dataset import TableDataset
-from active_learning.imaging.labeled import label_by_folder
+from active_learning.imaging.labeled import class_folders_of
 from active_learning.imaging.store import ImageStore
 
 _COLUMNS = ["image_id", "label", "labeler", "labeled_at", "source", "request_id"]
@@ -19,15 +19,13 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
     """``OracleDataset`` answers every label request by the folder its image lies in.
 
     It takes the place of a labeler's exports where the labels are known: one export
-    for each round, the same at every look. An image that lies in no class folder, or
-    in two, is left unanswered.
+    for each round, the same at every look. An image that lies in no class folder is
+    left unanswered.
 
     Args:
         filepath: The root of the labeled images: a folder per class, or ``train/`` and
             ``test/`` of those.
         requests: The folder of the table ``label_requests``.
-        cache: A local folder for fingerprints; ``None`` keeps them in memory.
-        max_pixels: An image of more is not answered.
         fs_args: For the fsspec filesystem.
         credentials: For the fsspec filesystem too; never shown.
         metadata: For plugins; not used here.
@@ -41,15 +39,11 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
               type: active_learning.datasets.OracleDataset
               filepath: data/01_raw/fashion-mnist
               requests: data/03_primary/label_requests
-              cache: data/02_intermediate/decoded
-              max_pixels: 100000000
 
         In Python:
 
         >>> from tempfile import mkdtemp
-        >>> oracle = OracleDataset(
-        ...     filepath=mkdtemp(), requests=mkdtemp(), cache=None, max_pixels=10**8
-        ... )
+        >>> oracle = OracleDataset(filepath=mkdtemp(), requests=mkdtemp())
         >>> oracle.load()  # nobody has asked yet
         {}
     """
@@ -59,8 +53,6 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         *,
         filepath: str,
         requests: str,
-        cache: str | None,
-        max_pixels: int,
         fs_args: dict[str, Any] | None = None,
         credentials: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -68,8 +60,6 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         """Describe the places; they are read by ``load``."""
         self._filepath = filepath
         self._requests = requests
-        self._cache = cache
-        self._max_pixels = max_pixels
         self._storage_options = {**(fs_args or {}), **(credentials or {})}
         self.metadata = metadata
 
@@ -80,23 +70,26 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
             return {}
         store = ImageStore(
             self._filepath,
-            cache=self._cache,
-            max_pixels=self._max_pixels,
+            cache=None,
+            max_pixels=1,
             storage_options=self._storage_options,
         )
-        names = sorted(set(asked["image_id"]))
-        known = label_by_folder(store.listing(), store.survey(names)).table
-        answers = asked.merge(known[["image_id", "label"]], on="image_id").assign(
-            labeler="oracle", source="oracle", labeled_at=lambda at: at["requested_at"]
+        answers = asked.assign(
+            label=class_folders_of(asked["image_id"].tolist(), store.listing()),
+            labeler="oracle",
+            source="oracle",
+            labeled_at=asked["requested_at"],
         )
-        unanswered = len(asked) - len(answers)
-        if unanswered:
+        homeless = answers.loc[answers["label"] == "", "image_id"]
+        if len(homeless):
             logger.warning(
-                "The oracle leaves %d of %d requests unanswered: their images have no "
-                "class of their own",
-                unanswered,
+                "The oracle leaves %d of %d requests unanswered: the images lie in no "
+                "class folder; the first is %r",
+                len(homeless),
                 len(asked),
+                homeless.iloc[0],
             )
+            answers = answers.drop(index=homeless.index)
         return {
             f"oracle-{number:04d}": rows[_COLUMNS].reset_index(drop=True)
             for number, rows in answers.groupby("round")

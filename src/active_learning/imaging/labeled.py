@@ -1,6 +1,7 @@
 """A folder per class, read as a table of labeled images."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -43,10 +44,10 @@ def label_by_folder(listing: Listing, survey: pd.DataFrame) -> LabeledImages:
         NoImagesError: Not one image is left.
     """
     depth = int(_has_splits(listing))
-    parts = [image_id.split("/") for image_id in survey["image_id"]]
+    names = survey["image_id"].tolist()
     table = survey.assign(
-        label=[path[depth] if len(path) > depth + 1 else "" for path in parts],
-        split=[path[0] if depth else "" for path in parts],
+        label=class_folders_of(names, listing),
+        split=[name.split("/")[0] if depth else "" for name in names],
     ).sort_values("image_id", ignore_index=True)
 
     homeless = (table["reason"] == "") & (table["label"] == "")
@@ -82,6 +83,18 @@ def label_by_folder(listing: Listing, survey: pd.DataFrame) -> LabeledImages:
     images = LabeledImages(rows.reset_index(drop=True), set_aside)
     _warn(images, folders, depth)
     return images
+
+
+def class_folders_of(image_ids: Sequence[str], listing: Listing) -> list[str]:
+    """The class that each image's folder gives it; empty where it lies in none.
+
+    Args:
+        image_ids: Of images in the store.
+        listing: What lies there; tells whether classes lie below splits.
+    """
+    depth = int(_has_splits(listing))
+    parts = [name.split("/") for name in image_ids]
+    return [path[depth] if len(path) > depth + 1 else "" for path in parts]
 
 
 def _has_splits(listing: Listing) -> bool:
