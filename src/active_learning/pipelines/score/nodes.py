@@ -1,18 +1,24 @@
 """Nodes of ``score``."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 
 import pandas as pd
+from tqdm import tqdm
 
-from active_learning.errors import CheckpointError
-from active_learning.imaging import ImageStore
+from active_learning.imaging import Decoded, ImageStore, Preprocessing
+from active_learning.learning.progress import person_watches
 from active_learning.learning.protocol import Classifier
 from active_learning.pipelines.score.params import ScoreParams
-from active_learning.schemas import EMBEDDINGS, empty_frame
+from active_learning.schemas import EMBEDDINGS, PREDICTIONS, SET_ASIDE, empty_frame
 from active_learning.services.telemetry.rows import predictions_table
 
 logger = logging.getLogger(__name__)
+
+# Embeddings, set aside, predictions: in the order in which they are saved.
+Chunk = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
 
 def score_images(
@@ -22,38 +28,91 @@ def score_images(
     scored_images: pd.DataFrame,
     now: datetime,
     params: ScoreParams,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+) -> Iterator[Chunk]:
     """Score the incoming images that this version has not scored yet.
+
+    A chunk is decoded while the one before it is scored, and saved before the next
+    one is: killed in between and run again, it goes on where it stopped. The
+    predictions are saved last, since they are what counts as done.
 
     Args:
         incoming_images: ``image_id`` of what may be scored.
         images: Where they are.
-        champion: The model in production.
+        champion: The model in production; before the first one nothing is scored.
         scored_images: Earlier predictions: ``image_id``, ``model_version``.
         now: Becomes ``scored_at``.
         params: Uses all fields.
 
-    Returns:
-        Predictions in the columns of ``schemas.PREDICTIONS``, in the order of the
-        incoming images; their embeddings in those of ``schemas.EMBEDDINGS``, none
-        unless asked for; and the images that could not be read: ``image_id``,
-        ``reason``.
-
-    Raises:
-        CheckpointError: There is no champion yet, and how to get one.
+    Yields:
+        One chunk or more, in the order of the incoming images: embeddings in the
+        columns of ``schemas.EMBEDDINGS``, none unless asked for; the images that could
+        not be read, ``image_id`` and ``reason``; predictions in the columns of
+        ``schemas.PREDICTIONS``. A chunk is emptied when the next one is asked for.
     """
     if champion is None:
-        raise CheckpointError(
-            "There is no champion to score with. Ingest some labels, run "
-            "'kedro run --pipelines label-ingest,train' and put the challenger that "
-            "you trust in the champion's place."
+        logger.warning(
+            "There is no champion to score with, so nothing was scored. 'kedro run "
+            "--pipelines start' asks for the first labels, 'kedro run --pipelines "
+            "label-ingest,train,deploy' makes a champion of the answers."
         )
+        yield _nothing()
+        return
     seen = scored_images.loc[
         scored_images["model_version"] == champion.version, "image_id"
     ]
-    fresh = incoming_images.loc[~incoming_images["image_id"].isin(seen), "image_id"]
-    decoded = images.pixels(fresh.tolist(), champion.preprocessing)
-    how = (decoded.pixels, params.batch_size, params.accelerator, "Scoring")
+    fresh = incoming_images.loc[
+        ~incoming_images["image_id"].isin(seen), "image_id"
+    ].tolist()
+    n_scored = n_set_aside = 0
+    size = params.rows_at_once(len(fresh))
+    hidden = len(fresh) <= size or not person_watches()
+    last: Chunk | None = None
+    with tqdm(total=len(fresh), desc="Scoring", unit="image", disable=hidden) as bar:
+        for decoded in _decoded(images, fresh, champion.preprocessing, size):
+            # Kedro's way from a node to several datasets holds on to 57 chunks.
+            if last is not None:
+                _empty(last)
+            title = "Scoring" if len(fresh) <= size else ""
+            last = _score(decoded, champion, now, params, title)
+            n_scored += len(decoded.image_ids)
+            n_set_aside += len(decoded.set_aside)
+            bar.update(len(decoded.image_ids) + len(decoded.set_aside))
+            yield last
+    if last is None:
+        yield _nothing()
+    logger.info(
+        "Scored %d images with version %d; %d were scored before, %d set aside",
+        n_scored,
+        champion.version,
+        len(incoming_images) - len(fresh),
+        n_set_aside,
+    )
+
+
+def _decoded(
+    images: ImageStore, names: Sequence[str], preprocessing: Preprocessing, size: int
+) -> Iterator[Decoded]:
+    """Decode a chunk ahead of the one that is asked for."""
+    chunks = [names[n : n + size] for n in range(0, len(names), size)]
+    coming: Future[Decoded] | None = None
+    with ThreadPoolExecutor(1) as ahead:
+        for chunk in chunks:
+            after = ahead.submit(images.pixels, chunk, preprocessing)
+            if coming is not None:
+                yield coming.result()
+            coming = after
+        if coming is not None:
+            yield coming.result()
+
+
+def _score(
+    decoded: Decoded,
+    champion: Classifier,
+    now: datetime,
+    params: ScoreParams,
+    title: str,
+) -> Chunk:
+    how = (decoded.pixels, params.batch_size, params.accelerator, title)
     embeddings = empty_frame(EMBEDDINGS)
     if params.embeddings:
         probabilities, vectors = champion.look(*how)
@@ -75,11 +134,13 @@ def score_images(
         params.source,
         now,
     ).to_pandas()
-    logger.info(
-        "Scored %d images with version %d; %d were scored before, %d set aside",
-        len(predictions),
-        champion.version,
-        len(incoming_images) - len(fresh),
-        len(decoded.set_aside),
-    )
-    return predictions, embeddings, decoded.set_aside
+    return embeddings, decoded.set_aside, predictions
+
+
+def _nothing() -> Chunk:
+    return empty_frame(EMBEDDINGS), empty_frame(SET_ASIDE), empty_frame(PREDICTIONS)
+
+
+def _empty(chunk: Chunk) -> None:
+    for frame in chunk:
+        frame.drop(index=frame.index, inplace=True)
