@@ -34,8 +34,10 @@ CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
+    # What a scoring service is told; `kedro serve` reads it.
+    "config_patterns": {"serving": ["serving*", "serving*/**", "**/serving*"]},
     # An overlay holds only the leaves that differ.
-    "merge_strategy": {"parameters": "soft", "globals": "soft"},
+    "merge_strategy": {"parameters": "soft", "globals": "soft", "serving": "soft"},
     "custom_resolvers": {
         "oc.env": oc.env,
         # The folder of a simulation, named by what decides its rounds.

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks import (
+    batch_scoring,
     candidates,
     coreset,
     ingestion,
@@ -17,6 +18,7 @@ from tests.benchmarks import (
     overhead,
     parallel,
     selection,
+    serving,
     streaming,
 )
 from tests.benchmarks.stage import tell
@@ -30,6 +32,8 @@ BENCHMARKS = {
     "ingestion": ingestion.main,
     "streaming": streaming.main,
     "coreset": coreset.main,
+    "batch-scoring": batch_scoring.main,
+    "serving": serving.main,
 }
 
 if __name__ == "__main__":

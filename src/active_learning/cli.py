@@ -1,0 +1,116 @@
+"""Commands of this project beside Kedro's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import click
+from kedro.framework.cli.utils import (
+    CONTEXT_SETTINGS,
+    KedroCliError,
+    _split_params,
+    env_option,
+)
+
+if TYPE_CHECKING:
+    from kedro.framework.startup import ProjectMetadata
+
+    from active_learning.services.scoring.settings import ServerSettings
+
+_APPLICATION = "active_learning.services.scoring.wsgi:create_app()"
+_NEEDED = ("azureml_inference_server_http", "gunicorn")
+
+
+@click.group(context_settings=CONTEXT_SETTINGS, name=__name__)
+def cli() -> None:
+    """Commands that Kedro adds to its own."""
+
+
+@cli.command()
+@click.option("--workers", type=click.IntRange(1), help="Processes that answer.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Where they are asked.")
+@click.option("--host", help="Who may ask: 127.0.0.1 is this machine alone.")
+@click.option(
+    "--params",
+    type=click.UNPROCESSED,
+    default="",
+    callback=_split_params,
+    help="images=FOLDER is the image store, as for every pipeline.",
+)
+@env_option
+@click.pass_obj
+def serve(
+    metadata: ProjectMetadata,
+    workers: int | None,
+    port: int | None,
+    host: str | None,
+    params: dict[str, Any],
+    env: str | None,
+) -> None:
+    """Answer requests with the champion, and collect what was answered.
+
+    What is not given here says conf/base/serve/serving.yml. A new champion takes over
+    without a restart.
+    """
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise KedroCliError(
+            f"Serving needs {' and '.join(missing)}: "
+            "pip install 'active-learning-loop[serve]'"
+        )
+    from pydantic import ValidationError
+
+    from active_learning.services.scoring.settings import (
+        MODEL_FOLDER,
+        SETTINGS,
+        ServerSettings,
+        ServingSettings,
+    )
+
+    said = _configuration(metadata, env, params)
+    options = {"workers": workers, "port": port, "host": host}
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        service = ServingSettings.model_validate(said.get("serve"))
+        server = ServerSettings.model_validate({**said.get("server", {}), **given})
+    except ValidationError as exc:
+        raise KedroCliError(f"conf/base/serve/serving.yml: {exc}") from exc
+    # A release that Azure mounts would go before the endpoint's.
+    environment = {k: v for k, v in os.environ.items() if k != MODEL_FOLDER}
+    environment[SETTINGS] = service.model_dump_json()
+    click.echo(f"Scoring on http://{server.host}:{server.port}/score", err=True)
+    # Paths in conf are relative to the project.
+    os.chdir(metadata.project_path)
+    os.execve(sys.executable, _command(server), environment)  # noqa: S606
+
+
+def _configuration(
+    metadata: ProjectMetadata, env: str | None, params: dict[str, Any]
+) -> dict[str, Any]:
+    from kedro.framework.project import settings
+
+    loader = settings.CONFIG_LOADER_CLASS(
+        conf_source=str(metadata.project_path / settings.CONF_SOURCE),
+        env=env,
+        runtime_params=params,
+        **settings.CONFIG_LOADER_ARGS,
+    )
+    said: dict[str, Any] = loader["serving"]
+    return said
+
+
+def _command(server: ServerSettings) -> list[str]:
+    options = {
+        "--bind": f"{server.host}:{server.port}",
+        "--workers": server.workers,
+        "--worker-class": "gthread",
+        "--threads": server.threads,
+        "--timeout": server.timeout_s,
+        "--graceful-timeout": server.graceful_s,
+    }
+    listed = [str(part) for option in options.items() for part in option]
+    gunicorn = [sys.executable, "-m", "gunicorn"]
+    return [*gunicorn, *listed, "--no-control-socket", _APPLICATION]

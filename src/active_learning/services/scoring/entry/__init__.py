@@ -1,0 +1,1 @@
+"""What the inference server finds in its folder: entry script, OpenAPI, logging."""
