@@ -7,10 +7,12 @@ import pytest
 from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
+from active_learning.pipelines.deploy.params import DeployParams
 from active_learning.pipelines.monitor.params import MonitorParams
 from active_learning.pipelines.score.params import ScoreParams
 from active_learning.pipelines.select.params import SelectParams
 from active_learning.pipelines.simulate.params import SimulateParams
+from active_learning.pipelines.start.params import StartParams
 from active_learning.pipelines.test_set.params import TestSetParams
 from active_learning.pipelines.train.params import TrainParams
 from active_learning.settings import CONFIG_LOADER_ARGS
@@ -28,10 +30,12 @@ def configured(section: str, env: str = "base", **changes: Any) -> dict[str, Any
 @pytest.mark.parametrize(
     ("section", "model"),
     [
+        ("deploy", DeployParams),
         ("monitor", MonitorParams),
         ("score", ScoreParams),
         ("select", SelectParams),
         ("simulate", SimulateParams),
+        ("start", StartParams),
         ("test_set", TestSetParams),
         ("train", TrainParams),
     ],

@@ -34,6 +34,7 @@ _MEASURED = {
     "evaluate_challenger": "log_evaluation",
     "judge_drift": "log_drift",
     "measure_accuracy": "log_accuracy",
+    "record_release": "log_release",
 }
 
 

@@ -11,6 +11,7 @@ LOOP = {
     "select": "active_learning.pipelines.select.pipeline",
     "label-ingest": "active_learning.pipelines.label_ingest.pipeline",
     "train": "active_learning.pipelines.train.pipeline",
+    "deploy": "active_learning.pipelines.deploy.pipeline",
 }
 BESIDE = {
     "data": "active_learning.pipelines.data.pipeline",

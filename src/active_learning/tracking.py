@@ -112,6 +112,29 @@ def log_accuracy(report: dict[str, Any]) -> None:
             mlflow.log_metrics(figures, step=version["model_version"])
 
 
+def log_release(release: dict[str, Any]) -> None:
+    """Write a decision's figures, and the decision itself, into the active run."""
+    if mlflow.active_run() is None:
+        return
+    accuracy = release["accuracy"] or {}
+    figures = {
+        f"deploy/{name}": float(accuracy[name])
+        for name in ("challenger", "champion", "difference", "low", "high")
+        if accuracy.get(name) is not None
+    }
+    tags = {"deploy.decision": release["decision"]}
+    for role in ("challenger", "champion"):
+        if release[role] is not None:
+            tags[f"deploy.{role}"] = release[role]["name"]
+    if release["reasons"]:
+        tags["deploy.reasons"] = " ".join(release["reasons"])
+    step = release["challenger"]["model_version"] if release["challenger"] else 0
+    with _recorded():
+        mlflow.log_metrics(figures, step=step)
+        mlflow.set_tags(tags)
+        mlflow.log_dict(release, "release.json")
+
+
 def log_point(point: dict[str, Any], namespace: str) -> None:
     """Write a point of a learning curve into its branch's run.
 

@@ -112,7 +112,7 @@ def read_state(endpoint: Path) -> EndpointState:
     """
     path = endpoint / STATE
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError:
         return EndpointState()
     try:
