@@ -112,7 +112,7 @@ TABLES: dict[str, Table] = {
     "labels": Table(LABELS, key=("label_id",)),
     "label_requests": Table(LABEL_REQUESTS, key=("request_id",)),
     "rejected_labels": Table(REJECTED_LABELS, key=()),
-    "set_aside": Table(SET_ASIDE, key=()),
+    "set_aside": Table(SET_ASIDE, key=("image_id", "reason")),
     "test_set": Table(MANIFEST, key=("image_id",)),
 }
 

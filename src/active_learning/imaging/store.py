@@ -33,6 +33,8 @@ from active_learning.imaging.preprocessing import Preprocessing
 _FITNESS = ("", EMPTY, NO_IMAGE)
 
 _TASK = 16
+# Files of a task wait for one look into the cache, unless they are so large together.
+_HELD_BYTES = 1 << 20
 _CHUNK_ROWS = 16384
 _CHUNK_BYTES = 64 * 2**20
 _MANY = 1000
@@ -454,7 +456,8 @@ class ImageStore:
         return {read.image_id: read.failure for read in reads if read.failure}
 
     def _read_task(self, names: Sequence[str], view: _View | None) -> list[_Read]:
-        reads = []
+        reads: list[_Read] = []
+        held: dict[int, bytes] = {}
         for name in names:
             try:
                 data = self._place.read(name)
@@ -462,19 +465,27 @@ class ImageStore:
                 reads.append(_Read(name, exc))
                 continue
             fitness = 0 if opener(data[:12]) else 2 if data else 1
-            read = _Read(name, None, sha256(data).digest(), fitness)
             if view is not None and fitness == 0:
-                read = self._decode(read, data, view)
-            reads.append(read)
+                held[len(reads)] = data
+            reads.append(_Read(name, None, sha256(data).digest(), fitness))
+            if view is not None and sum(map(len, held.values())) > _HELD_BYTES:
+                self._decode_held(reads, held, view)
+        if view is not None:
+            self._decode_held(reads, held, view)
         return reads
 
+    def _decode_held(
+        self, reads: list[_Read], held: dict[int, bytes], view: _View
+    ) -> None:
+        """Decode what no cache has, after one look for all of it."""
+        contents = _digests([reads[place].content for place in held])
+        rows = view.cache.find(contents)
+        for (place, data), row in zip(held.items(), rows, strict=True):
+            if row < 0 and reads[place].content not in view.cache.reasons:
+                reads[place] = self._decode(reads[place], data, view)
+        held.clear()
+
     def _decode(self, read: _Read, data: bytes, view: _View) -> _Read:
-        cache = view.cache
-        if (
-            read.content in cache.reasons
-            or cache.find(_digests([read.content]))[0] >= 0
-        ):
-            return read
         try:
             pixels = decode(data, view.preprocessing, self._max_pixels)
         except ImageError as exc:
