@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import duckdb
 import pytest
+from tests.test_loop import SMALL
 
 PROJECT = Path(__file__).parents[1]
 N_CLIENTS = 50
@@ -24,14 +25,8 @@ LOAD_S = 60
 PAUSE_S = 0.25
 PNG = {"Content-Type": "image/png"}
 MOST_REQUESTS = 2000  # of each client, should a release never end
-SMALL = {
-    "train.preprocessing.height": 8,
-    "train.preprocessing.width": 8,
-    "train.network.width": 8,
-    "train.recipe.min_steps": 60,
-    "train.recipe.augmentation.flip": "false",
-    "train.recipe.augmentation.crop": 1,
-    "train.recipe.augmentation.erase": 0,
+DIGITS = {
+    **SMALL,
     "start.labels": 100,
     "deploy.step_s": 3,
     # The digits are few: what matters here is that both models serve.
@@ -55,7 +50,7 @@ class Loop:
     def __init__(self, data: Path, images: Path) -> None:
         self.data = data
         self.environment = {**os.environ, "AL_DATA": str(data)}
-        self.params = {"images": images, **SMALL}
+        self.params = {"images": images, **DIGITS}
 
     def run(self, *arguments: str, **params: object) -> None:
         typed = ",".join(f"{k}={v}" for k, v in {**self.params, **params}.items())

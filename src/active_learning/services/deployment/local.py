@@ -26,17 +26,13 @@ from active_learning.services.deployment.state import (
     read_state,
     write_state,
 )
+from active_learning.services.scoring import COLLECT_HEADER, DEPLOYMENT_HEADER
 from active_learning.services.scoring.model import (
     CARD,
     TOLERANCE,
     InferenceModel,
     ModelCard,
 )
-
-# Azure's own name for the header by which a request goes to one deployment.
-DEPLOYMENT_HEADER = "azureml-model-deployment"
-# A smoke test is no caller: what it asks is not to be kept as a prediction.
-COLLECT_HEADER = "x-collect"
 
 _POLL_S = 0.05
 _ANSWER_TIMEOUT_S = 30.0

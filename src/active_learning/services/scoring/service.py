@@ -32,6 +32,11 @@ from active_learning.errors import (
 from active_learning.imaging import ImageStore, UInt8Array
 from active_learning.imaging.archive import ImageArchive
 from active_learning.imaging.decode import decode, reader_of
+from active_learning.services.scoring import (
+    COLLECT_HEADER,
+    DEPLOYMENT_HEADER,
+    PREDICTION_ID_HEADER,
+)
 from active_learning.services.scoring.bodies import Asked, Question, read_question
 from active_learning.services.scoring.model import InferenceModel
 from active_learning.services.scoring.releases import (
@@ -50,10 +55,6 @@ from active_learning.services.telemetry.collector import Collector, Prediction
 from active_learning.services.telemetry.spool import Spool
 
 logger = logging.getLogger(__name__)
-
-DEPLOYMENT = "azureml-model-deployment"
-PREDICTION_ID = "x-prediction-id"
-COLLECT = "x-collect"  # "false" asks for an answer that is not kept
 
 
 class _Scored(NamedTuple):
@@ -135,15 +136,15 @@ class ScoringService:
         """
         try:
             question = self._question(request)
-            served = self._releases.serving(request.headers.get(DEPLOYMENT))
-            keep = request.headers.get(COLLECT, "true").lower() != "false"
+            served = self._releases.serving(request.headers.get(DEPLOYMENT_HEADER))
+            keep = request.headers.get(COLLECT_HEADER, "true").lower() != "false"
             predictions = self._answers(question.images, served.model, keep)
         except RequestError as exc:
             return refusal(exc.status, str(exc))
         said = {"predictions": predictions} if question.several else predictions[0]
         response = Response(json.dumps(said), mimetype="application/json")
         if served.deployment is not None:
-            response.headers[DEPLOYMENT] = served.deployment
+            response.headers[DEPLOYMENT_HEADER] = served.deployment
         return response
 
     def why_not_ready(self) -> str | None:
@@ -183,7 +184,7 @@ class ScoringService:
         return read_question(
             request.mimetype,
             self._body(request),
-            request.headers.get(PREDICTION_ID),
+            request.headers.get(PREDICTION_ID_HEADER),
             self._limits,
         )
 
