@@ -25,7 +25,7 @@ import pytest
 
 from active_learning.datasets import TableDataset
 from active_learning.errors import QueryError, SchemaError, SinkAwayError
-from active_learning.schemas import PREDICTIONS, TABLES
+from active_learning.schemas import PREDICTIONS, REJECTED_LABELS, TABLES
 from active_learning.services.telemetry.local import LocalTelemetry
 from active_learning.services.telemetry.parts import Parts
 
@@ -359,6 +359,17 @@ def test_a_row_in_two_parts_is_read_once_and_merged_into_one(tmp_path: Path) -> 
 
 
 def test_rows_without_a_key_are_all_kept(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, "rejected_labels")
+    twice = pa.Table.from_pylist([{"image_id": "a"}], schema=REJECTED_LABELS)
+
+    parts.append(twice)
+    parts.append(twice)
+    parts.compact(at_least=2, target_rows=100, grace_s=0)
+
+    assert parts.read().num_rows == 2
+
+
+def test_an_image_that_is_set_aside_again_counts_once(tmp_path: Path) -> None:
     parts = Parts(tmp_path, "set_aside")
     twice = pa.table({"image_id": ["a"], "reason": ["cut off"]})
 
@@ -366,7 +377,7 @@ def test_rows_without_a_key_are_all_kept(tmp_path: Path) -> None:
     parts.append(twice)
     parts.compact(at_least=2, target_rows=100, grace_s=0)
 
-    assert parts.read().num_rows == 2
+    assert parts.read().num_rows == 1
 
 
 # --- parts that are not as they should be ---
