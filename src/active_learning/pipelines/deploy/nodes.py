@@ -15,7 +15,8 @@ from active_learning.errors import (
     ExportError,
     TestSetError,
 )
-from active_learning.imaging import Decoded, ImageStore, Preprocessing
+from active_learning.imaging import Decoded, ImageStore
+from active_learning.imaging.held_out import decode_held_out
 from active_learning.learning.protocol import Classifier
 from active_learning.pipelines.deploy.decision import Decision, Parity
 from active_learning.pipelines.deploy.gate import BoolArray, flaws, judge
@@ -84,7 +85,7 @@ def export_challenger(
                 "Train a new challenger on more labels.",
             )
     chosen = _spread(test_set, params.parity_images)
-    examples = _decoded(images, chosen, classifier.preprocessing)
+    examples = decode_held_out(images, chosen, classifier.preprocessing)
     try:
         release, parity = _taken_in(classifier, known, endpoint, examples)
     except ExportError as exc:
@@ -386,26 +387,11 @@ def _right(
     model: Classifier, test_set: pd.DataFrame, images: ImageStore, batch_size: int
 ) -> BoolArray:
     """(N,) true where a model names the class of a test image."""
-    decoded = _decoded(images, test_set, model.preprocessing)
+    decoded = decode_held_out(images, test_set, model.preprocessing)
     said = model.probabilities(decoded.pixels, batch_size, "auto", "Comparing")
     names = np.array(model.classes, dtype=object)[said.argmax(axis=1)]
     right: BoolArray = names == test_set["label"].to_numpy(dtype=object)
     return right
-
-
-def _decoded(
-    images: ImageStore, test_set: pd.DataFrame, preprocessing: Preprocessing
-) -> Decoded:
-    decoded = images.pixels(test_set["image_id"].tolist(), preprocessing)
-    if len(decoded.set_aside):
-        raise TestSetError(
-            f"{len(decoded.set_aside)} of {len(test_set)} images of the frozen test "
-            "set cannot be read; the first is "
-            f"{decoded.set_aside['image_id'].iloc[0]!r}: "
-            f"{decoded.set_aside['reason'].iloc[0]}. Bring them back: figures on fewer "
-            "images cannot be compared."
-        )
-    return decoded
 
 
 def _spread(test_set: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -437,7 +423,7 @@ def _roll_out(
     except CheckpointError as exc:
         raise EndpointError(f"{release.name!r} cannot be brought up: {exc}") from exc
     chosen = _spread(test_set, params.smoke_images)
-    decoded = _decoded(images, chosen, model.preprocessing)
+    decoded = decode_held_out(images, chosen, model.preprocessing)
     said = model.probabilities(decoded.pixels, params.batch_size, "auto", "")
     examples = [
         Example(name, images.read(name), row)

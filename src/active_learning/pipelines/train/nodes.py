@@ -8,6 +8,7 @@ import pandas as pd
 
 from active_learning.errors import LabelsError, TestSetError
 from active_learning.imaging import ImageStore
+from active_learning.imaging.held_out import decode_held_out
 from active_learning.learning.protocol import Classifier
 from active_learning.pipelines.train.params import TrainParams
 from active_learning.schemas import fingerprint
@@ -109,15 +110,7 @@ def evaluate(
 
     if model is None:
         return {"version": None, "accuracy": None, "macro_f1": None}
-    decoded = images.pixels(test_set["image_id"].tolist(), model.preprocessing)
-    if len(decoded.set_aside):
-        raise TestSetError(
-            f"{len(decoded.set_aside)} of {len(test_set)} images of the frozen test "
-            "set cannot be read; the first is "
-            f"{decoded.set_aside['image_id'].iloc[0]!r}: "
-            f"{decoded.set_aside['reason'].iloc[0]}. Bring them back: figures on fewer "
-            "images cannot be compared."
-        )
+    decoded = decode_held_out(images, test_set, model.preprocessing)
     probabilities = model.probabilities(
         decoded.pixels,
         params.evaluation_batch_size,

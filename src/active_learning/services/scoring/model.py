@@ -369,10 +369,6 @@ def _read(path: Path) -> bytes:
         ) from exc
 
 
-def _any_number(shape: list[Any]) -> bool:
-    return bool(shape) and not isinstance(shape[0], int)
-
-
 def _softmax(logits: Float32Array) -> FloatArray:
     """As torch does it, in float64."""
     exact = logits.astype(np.float64)

@@ -212,7 +212,7 @@ class EndpointReleases:
             return
         try:
             state = read_state(self._endpoint)
-        except (EndpointError, OSError, UnicodeDecodeError) as exc:
+        except (EndpointError, OSError) as exc:
             if str(exc) != self._unreadable:
                 logger.error("What answered before goes on: %s", exc)
             self._unreadable = str(exc)
@@ -339,7 +339,7 @@ class EndpointReleases:
     def _check_up(self, color: str) -> None:
         try:
             state = read_state(self._endpoint)
-        except (EndpointError, OSError, UnicodeDecodeError) as exc:
+        except (EndpointError, OSError) as exc:
             raise RequestError(503, str(exc)) from exc
         if _at(state, color) is None:
             up = ", ".join(sorted(state.deployments)) or "none"
