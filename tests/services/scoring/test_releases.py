@@ -232,9 +232,10 @@ def test_no_request_fails_while_champions_change(tmp_path: Path) -> None:
         threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
             thread.start()
+        until(lambda: 1 in seen)
         for release in versions[1:]:
             put_up(tmp_path, release)
-            until(lambda wanted=release: version(releases) == wanted.model_version)
+            until(lambda wanted=release: wanted.model_version in seen)
         done.set()
         for thread in threads:
             thread.join()
