@@ -48,14 +48,22 @@ def pixels(data: bytes, **shape: int) -> UInt8Array:
     return decode(data, preprocessing(**shape), LIMIT)
 
 
-def bomb(side: int) -> bytes:
-    """A PNG file of a hundred bytes that promises side x side pixels."""
-    parts = [b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), b"IDAT"]
+def png_of(*parts: bytes) -> bytes:
+    """A PNG file of these chunks, kind first; checksums are right."""
     chunks = [
         struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
         for part in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def header(side: int, kind: bytes = b"\x08\0\0\0\0") -> bytes:
+    return b"IHDR" + struct.pack(">II", side, side) + kind
+
+
+def bomb(side: int) -> bytes:
+    """A PNG file of a hundred bytes that promises side x side pixels."""
+    return png_of(header(side), b"IDAT")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -182,3 +190,76 @@ def test_damage_anywhere_gives_pixels_or_an_image_error(name: str) -> None:
         except ImageError:
             continue
         assert result.shape == (2, 2, 3)
+
+
+COMMENT = b"tEXtComment\0the same pixels"
+
+
+def outcome(data: bytes, channels: int) -> object:
+    try:
+        return pixels(data, height=9, width=9, channels=channels).tolist()
+    except ImageError as exc:
+        return str(exc)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("side", [1, 2, 9, 32, 100])
+def test_a_plain_png_file_is_read_as_pillow_reads_it(
+    side: int, mode: str, channels: int
+) -> None:
+    image = noise(side).convert(mode)
+    expected = image.convert("L" if channels == 1 else "RGB")
+
+    result = pixels(encoded(image), height=side, width=side, channels=channels)
+
+    np.testing.assert_array_equal(result.squeeze(), np.asarray(expected).squeeze())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [b"\x08\0\0\0\0", b"\x08\2\0\0\0"])
+def test_packed_pixels_are_judged_alike_whatever_else_the_file_holds(
+    kind: bytes, channels: int
+) -> None:
+    generator = np.random.default_rng(2)
+    n_bytes = 9 * (3 if kind[1] else 1)
+    rows = generator.integers(0, 256, (9, n_bytes + 1), dtype=np.uint8)
+    rows[:, 0] = generator.integers(0, 5, 9)
+    for number in range(300):
+        packed = bytearray(zlib.compress(rows.tobytes()))
+        if number:
+            packed[generator.integers(len(packed))] = generator.integers(256)
+        if number % 3 == 2:
+            del packed[generator.integers(len(packed)) :]
+        halves = [b"IDAT" + packed[:40], b"IDAT" + packed[40:]]
+
+        alone = outcome(png_of(header(9, kind), *halves, b"IEND"), channels)
+
+        beside = png_of(header(9, kind), COMMENT, *halves, b"IEND")
+        assert alone == outcome(beside, channels)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of(),
+        png_of(b"IEND"),
+        png_of(header(2), b"IEND"),
+        png_of(header(0), b"IDAT", b"IEND"),
+        png_of(header(2)[:-1], b"IDAT", b"IEND"),
+        png_of(header(2, b"\x08\0\0\0\2"), b"IDAT", b"IEND"),
+        png_of(b"IDAT", header(2), b"IEND"),
+    ],
+)
+def test_a_png_file_without_pixels_is_damaged(data: bytes) -> None:
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        pixels(data)
+
+
+@pytest.mark.parametrize("place", [20, 60, -5])
+def test_a_wrong_checksum_is_judged_by_pillow(place: int) -> None:
+    data = bytearray(encoded(noise().convert("L")))
+    data[place] ^= 1
+
+    beside = bytes(data[:33]) + png_of(COMMENT)[8:] + bytes(data[33:])
+    assert outcome(bytes(data), 1) == outcome(beside, 1)

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from active_learning.errors import ImageError, ImageIdError, NoImagesError
@@ -175,7 +177,34 @@ def test_a_store_behind_a_link_is_a_store(tmp_path: Path) -> None:
     assert values(store(tmp_path / "link").pixels(["a/1.png"], GRAY)) == [1]
 
 
+def test_a_link_within_the_store_is_an_image(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", png(1))
+    (tmp_path / "b.png").symlink_to(tmp_path / "a" / "1.png")
+    images = store(tmp_path)
+
+    assert images.read("b.png") == png(1)
+    assert values(images.pixels(["b.png"], GRAY)) == [1]
+
+
+def test_a_link_to_itself_is_set_aside(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", png(1))
+    (tmp_path / "round.png").symlink_to(tmp_path / "round.png")
+
+    decoded = store(tmp_path).pixels(["a.png", "round.png"], GRAY)
+
+    assert decoded.image_ids == ["a.png"]
+    assert "itself" in reasons(decoded)["round.png"]
+
+
 # Bytes and fingerprints
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2**16 - 1, 2**16, 2**16 + 1, 200_000])
+def test_a_file_is_read_to_its_end(tmp_path: Path, n_bytes: int) -> None:
+    data = np.random.default_rng(0).bytes(n_bytes)
+    put(tmp_path, "a.png", data)
+
+    assert store(tmp_path).read("a.png") == data
 
 
 def test_a_file_that_is_not_there_is_named(place: str) -> None:
@@ -399,6 +428,58 @@ def test_threads_may_share_a_store(tmp_path: Path) -> None:
 
     expected = [list(range(start, start + 30)) for start in (0, 10, 20, 30)]
     assert sorted(results) == expected
+
+
+def test_files_that_take_long_are_read_several_at_a_time() -> None:
+    place = f"slow://{uuid4().hex}"
+    fsspec.register_implementation("slow", SlowFileSystem, clobber=True)
+    upload(place, {f"{n}.png": png(n) for n in range(60)})
+
+    decoded = store(place).pixels([f"{n}.png" for n in range(60)], GRAY)
+
+    assert values(decoded) == list(range(60))
+    assert SlowFileSystem.together.is_set()
+
+
+class SlowFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Files in memory, as slow as those far away."""
+
+    protocol = "slow"
+    together = threading.Event()
+    _reading = 0
+
+    def cat_file(self, path: str, *args: Any, **options: Any) -> bytes:
+        """Give the content to one that waits, or to two that are there."""
+        SlowFileSystem._reading += 1
+        if SlowFileSystem._reading > 1:
+            self.together.set()
+        self.together.wait(0.01)
+        SlowFileSystem._reading -= 1
+        return bytes(super().cat_file(path, *args, **options))
+
+
+def test_a_store_that_forgot_looks_again(tmp_path: Path) -> None:
+    names = filled(tmp_path / "images", [1, 2])
+    images = store(tmp_path / "images", tmp_path / "cache")
+    before = images.pixels(names, GRAY)
+    put(tmp_path / "images", "001.png", png(9), modified=LONG_AGO + 1)
+    assert values(images.pixels(names, GRAY)) == [1, 2]
+
+    images.forget()
+
+    assert values(before) == [1, 2]
+    assert values(images.pixels(names, GRAY)) == [9, 2]
+    assert images.fingerprints(names)[1] == sha256(png(2)).hexdigest()
+
+
+def test_what_a_store_forgot_is_not_decoded_again(tmp_path: Path) -> None:
+    names = filled(tmp_path / "images", range(9))
+    images = store(tmp_path / "images", tmp_path / "cache")
+    images.pixels(names, GRAY)
+    images.forget()
+    blank(tmp_path / "images")
+
+    assert values(images.pixels(names, GRAY)) == list(range(9))
 
 
 def test_many_images_are_announced_once_where_there_is_no_terminal(

@@ -9,7 +9,7 @@ counts. Too many small shards are merged into one.
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
@@ -21,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from active_learning.errors import ImageError
-from active_learning.imaging.pixels import IntArray, PixelArray, Shard, UInt8Array
+from active_learning.imaging.pixels import (
+    IntArray,
+    PixelArray,
+    Shard,
+    UInt8Array,
+    release,
+)
 from active_learning.imaging.preprocessing import Preprocessing
 from active_learning.imaging.whole import write_whole
 
@@ -38,37 +44,101 @@ _FORGOTTEN_S = 3600.0
 _log = logging.getLogger(__name__)
 
 
-class DigestIndex:
-    """Position by digest, in the order they came; of equal digests the first counts."""
+class Stack:
+    """Arrays one after the other, each left where it lies: in memory or in a file."""
 
-    def __init__(self, width: int) -> None:
-        """Start empty, for digests of ``width`` bytes."""
-        self._sorted: Digests = np.empty(0, dtype=f"S{width}")
-        self._positions: IntArray = np.empty(0, dtype=np.int64)
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        """Start empty, for arrays of one axis and one type."""
+        self._dtype = dtype
+        self._arrays: list[NDArray[Any]] = []
+        self._starts = np.zeros(1, dtype=np.int64)
 
     def __len__(self) -> int:
-        """How many digests came, equal ones included."""
-        return len(self._positions)
+        """How many elements all arrays have."""
+        return int(self._starts[-1])
+
+    def append(self, array: NDArray[Any]) -> None:
+        """Put an array behind the others."""
+        # A plain view: indexing a np.memmap costs several times what an array does.
+        self._arrays.append(np.asarray(array))
+        self._starts = np.append(self._starts, len(self) + len(array))
+
+    def take(self, positions: IntArray) -> NDArray[Any]:
+        """Copy (n,) elements."""
+        which = np.searchsorted(self._starts, positions, side="right") - 1
+        taken = np.empty(len(positions), dtype=self._dtype)
+        for number in np.unique(which).tolist():
+            chosen = which == number
+            offsets = positions[chosen] - self._starts[number]
+            taken[chosen] = self._arrays[number][offsets]
+        return taken
+
+    def release(self) -> None:
+        """Give back the memory of those that lie in files."""
+        for array in self._arrays:
+            release(array)
+
+
+class DigestIndex:
+    """Position by digest, in the order they came; of equal digests the first counts.
+
+    It keeps eight bytes of each digest and its position; the digests themselves stay
+    where they are.
+
+    Args:
+        digests_at: Gives the (n,) digests at n positions.
+    """
+
+    def __init__(self, digests_at: Callable[[IntArray], Digests]) -> None:
+        """Start empty."""
+        self._digests_at = digests_at
+        self._n = 0
+        # Sorted runs, the oldest first, each more than twice as long as the next: what
+        # comes in small portions is not sorted anew with all that came before.
+        self._runs: list[tuple[NDArray[np.uint64], NDArray[np.int32]]] = []
 
     def extend(self, digests: Digests) -> None:
         """Add (n,) digests at the next n positions."""
-        new = np.arange(len(self), len(self) + len(digests))
-        merged = np.concatenate([self._sorted, digests])
-        # Stable, and what came first stands first: searchsorted then finds it.
-        order = np.argsort(merged, kind="stable")
-        self._sorted = merged[order]
-        self._positions = np.concatenate([self._positions, new])[order]
+        if not len(digests):
+            return
+        prefixes = _prefixes(digests)
+        positions = np.arange(self._n, self._n + len(digests), dtype=np.int32)
+        self._n += len(digests)
+        while self._runs and len(self._runs[-1][0]) <= 2 * len(prefixes):
+            older_prefixes, older_positions = self._runs.pop()
+            prefixes = np.concatenate([older_prefixes, prefixes])
+            positions = np.concatenate([older_positions, positions])
+        # Stable: what came first stands first among equals and is found first.
+        order = np.argsort(prefixes, kind="stable")
+        self._runs.append((prefixes[order], positions[order]))
 
     def find(self, digests: Digests) -> IntArray:
         """(n,) positions, -1 for a digest that never came."""
-        if not len(self) or not len(digests):
-            return np.full(len(digests), -1, dtype=np.int64)
-        near = np.searchsorted(self._sorted, digests)
-        near = np.minimum(near, len(self) - 1)
-        positions: IntArray = np.where(
-            self._sorted[near] == digests, self._positions[near], -1
-        )
-        return positions
+        found = np.full(len(digests), -1, dtype=np.int64)
+        prefixes = _prefixes(digests)
+        for run in self._runs:
+            left = np.flatnonzero(found < 0)
+            found[left] = self._find_in(run, digests[left], prefixes[left])
+        return found
+
+    def _find_in(
+        self,
+        run: tuple[NDArray[np.uint64], NDArray[np.int32]],
+        digests: Digests,
+        prefixes: NDArray[np.uint64],
+    ) -> IntArray:
+        found = np.full(len(digests), -1, dtype=np.int64)
+        places = np.searchsorted(run[0], prefixes)
+        left = np.arange(len(digests))
+        # More than one turn only where digests differ and their first bytes do not.
+        while len(left := left[places[left] < len(run[0])]):
+            left = left[run[0][places[left]] == prefixes[left]]
+            positions = run[1][places[left]].astype(np.int64)
+            equal = self._digests_at(positions) == digests[left]
+            found[left[equal]] = positions[equal]
+            left = left[~equal]
+            places[left] += 1
+        return found
 
 
 class FingerprintCache:
@@ -81,40 +151,44 @@ class FingerprintCache:
     def __init__(self, folder: Path | None) -> None:
         """Read what earlier runs left."""
         self._folder = folder
-        self._index = DigestIndex(16)
-        self._records = np.empty(0, dtype=FINGERPRINT)
-        parts = [_records(path) for path in _files(folder, "part-*.npy")]
-        self._extend(np.concatenate([self._records, *parts]))
+        self._records = Stack(FINGERPRINT)
+        self._index = DigestIndex(lambda rows: self._records.take(rows)["key"])
+        for path in _files(folder, "part-*.npy"):
+            self._extend(_records(path))
 
     def find(self, keys: Digests) -> tuple[NDArray[np.bool_], NDArray[np.void]]:
         """Which (n,) keys are known, and the records of those that are."""
         positions = self._index.find(keys)
         known = positions >= 0
-        return known, self._records[positions[known]]
+        return known, self._records.take(positions[known])
 
     def add(self, records: NDArray[np.void]) -> None:
         """Remember records, for later runs too."""
         if not len(records):
             return
-        self._extend(records)
         if self._folder is None:
+            self._extend(records)
             return
-        self._save(records)
+        self._extend(_load(self._save(self._folder, records)))
         parts = list(_files(self._folder, "part-*.npy"))
         if len(parts) > _MAX_SMALL_PARTS:
             merged = np.concatenate([_records(path) for path in parts])
             _, first = np.unique(merged["key"], return_index=True)
-            self._save(merged[first])
+            self._save(self._folder, merged[first])
             _remove(parts)
 
-    def _save(self, records: NDArray[np.void]) -> None:
-        if self._folder is not None:
-            name = f"part-{uuid4().hex}.npy"
-            _save(self._folder / name, records.shape, [records])
+    def release(self) -> None:
+        """Give back memory that the files can fill again."""
+        self._records.release()
+
+    def _save(self, folder: Path, records: NDArray[np.void]) -> Path:
+        path = folder / f"part-{uuid4().hex}.npy"
+        _save(path, records.shape, [records])
+        return path
 
     def _extend(self, records: NDArray[np.void]) -> None:
+        self._records.append(records)
         self._index.extend(records["key"])
-        self._records = np.concatenate([self._records, records])
 
 
 class PixelCache:
@@ -139,7 +213,8 @@ class PixelCache:
         )
         self._seen: set[str] = set()
         self._shards: list[Shard] = []
-        self._index = DigestIndex(32)
+        self._contents = Stack(np.dtype("S32"))
+        self._index = DigestIndex(self._contents.take)
         self.reasons: dict[bytes, str] = {}
         self.refresh()
 
@@ -153,12 +228,10 @@ class PixelCache:
 
     def refresh(self) -> None:
         """Take in what other processes decoded since."""
-        found = []
         for path in _files(self._folder, "shard-*.index.npy"):
             if path.name not in self._seen and (part := self._open(path)):
-                found.append(part)
+                self._extend(*part)
             self._seen.add(path.name)
-        self._extend(found)
         for path in _files(self._folder, "aside-*.json"):
             if path.name not in self._seen:
                 self._seen.add(path.name)
@@ -169,14 +242,14 @@ class PixelCache:
         if not len(contents):
             return
         if self._folder is None:
-            self._extend([(contents, Shard(pixels, None))])
+            self._extend(contents, Shard(pixels, None))
             return
-        name = f"shard-{uuid4().hex}"
-        shard = self._folder / f"{name}.npy"
+        shard = self._folder / f"shard-{uuid4().hex}.npy"
+        index = _index_of(shard)
         _save(shard, pixels.shape, [pixels])
-        _save(self._folder / f"{name}.index.npy", contents.shape, [contents])
-        self._seen.add(f"{name}.index.npy")
-        self._extend([(contents, Shard.open(shard))])
+        _save(index, contents.shape, [contents])
+        self._seen.add(index.name)
+        self._extend(_load(index), Shard.open(shard))
         self._tidy(self._folder)
 
     def set_aside(self, reasons: dict[bytes, str]) -> None:
@@ -189,10 +262,16 @@ class PixelCache:
             part = {"max_pixels": self._max_pixels, "reasons": by_content}
             write_whole(self._folder / name, [json.dumps(part).encode()])
 
-    def _extend(self, parts: Sequence[tuple[Digests, Shard]]) -> None:
-        if parts:
-            self._shards.extend(shard for _, shard in parts)
-            self._index.extend(np.concatenate([contents for contents, _ in parts]))
+    def release(self) -> None:
+        """Give back memory that the files can fill again."""
+        self._contents.release()
+        for shard in self._shards:
+            shard.release()
+
+    def _extend(self, contents: Digests, shard: Shard) -> None:
+        self._shards.append(shard)
+        self._contents.append(contents)
+        self._index.extend(contents)
 
     def _open(self, index: Path) -> tuple[Digests, Shard] | None:
         path = _shard_of(index)
@@ -249,18 +328,32 @@ class PixelCache:
         # Two processes that merge the same shards write the same file.
         names = "".join(path.name for path, _, _ in parts)
         name = f"shard-{sha256(names.encode()).hexdigest()[:32]}"
-        chunks = (
-            shard.pixels[kept]
-            for (_, _, shard), kept in zip(
-                parts, np.split(once, ends[:-1]), strict=True
-            )
-        )
+        kept = np.split(once, ends[:-1])
+        chunks = _some([shard for _, _, shard in parts], kept)
         _save(folder / f"{name}.npy", (len(first), *self._shape), chunks)
         _save(folder / f"{name}.index.npy", (len(first),), [contents[once]])
         # This process reads on from the old ones, which live while they are mapped.
         self._seen.add(f"{name}.index.npy")
         _remove([path for path, _, _ in parts])
         _remove([_shard_of(path) for path, _, _ in parts])
+
+
+def _some(
+    shards: Sequence[Shard], kept: Sequence[NDArray[np.bool_]]
+) -> Iterator[UInt8Array]:
+    """The kept pixels of one shard after the other, none held for longer."""
+    for shard, rows in zip(shards, kept, strict=True):
+        yield shard.pixels[rows]
+        shard.release()
+
+
+def _prefixes(digests: Digests) -> NDArray[np.uint64]:
+    words = np.ascontiguousarray(digests).view(np.uint64)
+    return words[:: digests.dtype.itemsize // 8].copy()
+
+
+def _index_of(shard: Path) -> Path:
+    return shard.with_name(f"{shard.stem}.index.npy")
 
 
 def _shard_of(index: Path) -> Path:
@@ -299,7 +392,7 @@ def _npy(
 
 def _load(path: Path) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as exc:
         raise ImageError(f"{path.name} is damaged: {exc}") from exc
     return array

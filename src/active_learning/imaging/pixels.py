@@ -1,6 +1,7 @@
 """Decoded images in memory-mapped shards."""
 
 from collections.abc import Sequence
+from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,18 @@ from active_learning.errors import ImageError
 
 UInt8Array = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
+
+
+def release(array: NDArray[Any]) -> None:
+    """Give back the memory of an array that is mapped from a file; others keep theirs.
+
+    The array stays as it is: what is read of it comes from the file again.
+    """
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap):
+        base.madvise(MADV_DONTNEED)
 
 
 class Shard:
@@ -56,6 +69,10 @@ class Shard:
         flat = self.pixels.reshape(len(self), -1)
         copied: UInt8Array = flat.take(positions, axis=0)
         return copied
+
+    def release(self) -> None:
+        """Let pages of the file go; who asks for rows has them read again."""
+        release(self.pixels)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as a path, not as pixels."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -32,9 +32,14 @@ from active_learning.imaging.preprocessing import Preprocessing
 # What the first bytes of a file tell: a position in this tuple is its `fitness`.
 _FITNESS = ("", EMPTY, NO_IMAGE)
 
-_TASK = 16
+_TASK = 64
 # Files of a task wait for one look into the cache, unless they are so large together.
 _HELD_BYTES = 1 << 20
+# Threads pass the interpreter on at every file, which costs more than they bring when
+# one takes less work than this, and no longer than that to come.
+_WORK_S = 2e-4
+_WAIT_S = 1e-3
+_PROBE = 4
 _CHUNK_ROWS = 16384
 _CHUNK_BYTES = 64 * 2**20
 _MANY = 1000
@@ -57,11 +62,12 @@ class Decoded:
     set_aside: pd.DataFrame
 
 
-class _Read(NamedTuple):
+@dataclass(slots=True)
+class _Read:
     """What reading one file gave."""
 
     image_id: str
-    failure: DataError | None
+    failure: DataError | None = None
     content: bytes = b""
     fitness: int = 0
     pixels: UInt8Array | None = None
@@ -246,6 +252,21 @@ class ImageStore:
                 _set_aside(reasons),
             )
 
+    def forget(self) -> None:
+        """Let go of what was seen of files; who asks again has it looked up again.
+
+        For those who go through more images than they want to hold in memory. What
+        was handed out stays as it is, and what the cache keeps is not read again.
+        """
+        with self._lock:
+            self._numbers = {}
+            self._contents = self._contents[:0].copy()
+            self._fitness = self._fitness[:0].copy()
+            for view in self._views.values():
+                view.rows = view.rows[:0].copy()
+                view.cache.release()
+            self._fingerprints.release()
+
     @property
     def _place(self) -> Place:
         if self._connected is None:
@@ -425,9 +446,8 @@ class ImageStore:
     ) -> dict[str, DataError]:
         if view is not None:
             view.cache.refresh()
-        tasks = [chunk[n : n + _TASK] for n in range(0, len(chunk), _TASK)]
         reads: list[_Read] = []
-        for done in pool.map(lambda names: self._read_task(names, view), tasks):
+        for done in self._read_tasks(chunk, view, pool):
             reads += done
             bar.update(len(done))
         whole = [read for read in reads if read.failure is None]
@@ -455,9 +475,29 @@ class ImageStore:
         self._fingerprints.add(records)
         return {read.image_id: read.failure for read in reads if read.failure}
 
+    def _read_tasks(
+        self, names: Sequence[str], view: _View | None, pool: ThreadPoolExecutor
+    ) -> Iterator[list[_Read]]:
+        """Read files in order: in this thread, or in several once a file takes long."""
+        size = max(1, min(_TASK, len(names) // (4 * self._place.n_threads)))
+        starts = range(_PROBE, len(names), size)
+        tasks = [names[:_PROBE], *(names[n : n + size] for n in starts)]
+        for number, task in enumerate(tasks, 1):
+            began, began_work = time.perf_counter(), time.thread_time()
+            done = self._read_task(task, view)
+            work_s = (time.thread_time() - began_work) / len(task)
+            took_s = (time.perf_counter() - began) / len(task)
+            yield done
+            if work_s > _WORK_S or took_s > _WAIT_S:
+                yield from pool.map(
+                    lambda task: self._read_task(task, view), tasks[number:]
+                )
+                return
+
     def _read_task(self, names: Sequence[str], view: _View | None) -> list[_Read]:
         reads: list[_Read] = []
-        held: dict[int, bytes] = {}
+        held: list[tuple[_Read, bytes]] = []
+        n_held = 0
         for name in names:
             try:
                 data = self._place.read(name)
@@ -465,32 +505,28 @@ class ImageStore:
                 reads.append(_Read(name, exc))
                 continue
             fitness = 0 if opener(data[:12]) else 2 if data else 1
+            read = _Read(name, None, sha256(data).digest(), fitness)
+            reads.append(read)
             if view is not None and fitness == 0:
-                held[len(reads)] = data
-            reads.append(_Read(name, None, sha256(data).digest(), fitness))
-            if view is not None and sum(map(len, held.values())) > _HELD_BYTES:
-                self._decode_held(reads, held, view)
+                held.append((read, data))
+                n_held += len(data)
+                if n_held > _HELD_BYTES:
+                    self._decode_held(held, view)
+                    n_held = 0
         if view is not None:
-            self._decode_held(reads, held, view)
+            self._decode_held(held, view)
         return reads
 
-    def _decode_held(
-        self, reads: list[_Read], held: dict[int, bytes], view: _View
-    ) -> None:
+    def _decode_held(self, held: list[tuple[_Read, bytes]], view: _View) -> None:
         """Decode what no cache has, after one look for all of it."""
-        contents = _digests([reads[place].content for place in held])
-        rows = view.cache.find(contents)
-        for (place, data), row in zip(held.items(), rows, strict=True):
-            if row < 0 and reads[place].content not in view.cache.reasons:
-                reads[place] = self._decode(reads[place], data, view)
+        rows = view.cache.find(_digests([read.content for read, _ in held]))
+        for (read, data), row in zip(held, rows.tolist(), strict=True):
+            if row < 0 and read.content not in view.cache.reasons:
+                try:
+                    read.pixels = decode(data, view.preprocessing, self._max_pixels)
+                except ImageError as exc:
+                    read.reason = str(exc)
         held.clear()
-
-    def _decode(self, read: _Read, data: bytes, view: _View) -> _Read:
-        try:
-            pixels = decode(data, view.preprocessing, self._max_pixels)
-        except ImageError as exc:
-            return read._replace(reason=str(exc))
-        return read._replace(pixels=pixels)
 
 
 def _first(skipped: dict[str, str]) -> str:

@@ -216,6 +216,16 @@ def test_a_chunk_that_was_handed_over_takes_no_memory_any_more(
     ]
 
 
+def test_the_store_holds_on_to_no_image_that_was_scored(store: ImageStore) -> None:
+    before = score(listed("a.png"), store, Brightness())[-1]
+    Image.new("L", (4, 4), 255).save(Path(store.root) / "a.png")
+
+    again = score(listed("a.png"), store, Brightness())[-1]
+
+    assert before["label"].tolist() == ["dark"]
+    assert again["label"].tolist() == ["light"]
+
+
 N_IMAGES = 240
 
 

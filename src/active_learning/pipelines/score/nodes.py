@@ -6,8 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 
 import pandas as pd
+import pyarrow as pa
 from tqdm import tqdm
 
+from active_learning.acquisition import Float32Array
 from active_learning.imaging import Decoded, ImageStore, Preprocessing
 from active_learning.learning.progress import person_watches
 from active_learning.learning.protocol import Classifier
@@ -69,9 +71,8 @@ def score_images(
     last: Chunk | None = None
     with tqdm(total=len(fresh), desc="Scoring", unit="image", disable=hidden) as bar:
         for decoded in _decoded(images, fresh, champion.preprocessing, size):
-            # Kedro's way from a node to several datasets holds on to 57 chunks.
             if last is not None:
-                _empty(last)
+                _let_go(last)
             title = "Scoring" if len(fresh) <= size else ""
             last = _score(decoded, champion, now, params, title)
             n_scored += len(decoded.image_ids)
@@ -93,11 +94,16 @@ def _decoded(
     images: ImageStore, names: Sequence[str], preprocessing: Preprocessing, size: int
 ) -> Iterator[Decoded]:
     """Decode a chunk ahead of the one that is asked for."""
-    chunks = [names[n : n + size] for n in range(0, len(names), size)]
+
+    def decode(start: int) -> Decoded:
+        decoded = images.pixels(names[start : start + size], preprocessing)
+        images.forget()
+        return decoded
+
     coming: Future[Decoded] | None = None
     with ThreadPoolExecutor(1) as ahead:
-        for chunk in chunks:
-            after = ahead.submit(images.pixels, chunk, preprocessing)
+        for start in range(0, len(names), size):
+            after = ahead.submit(decode, start)
             if coming is not None:
                 yield coming.result()
             coming = after
@@ -120,7 +126,7 @@ def _score(
             {
                 "image_id": decoded.image_ids,
                 "model_version": champion.version,
-                "vector": list(vectors),
+                "vector": _lists(vectors),
             }
         )
     else:
@@ -137,10 +143,22 @@ def _score(
     return embeddings, decoded.set_aside, predictions
 
 
+def _lists(vectors: Float32Array) -> pd.api.extensions.ExtensionArray:
+    """A list for each row, over the array's own memory."""
+    # Not list(vectors): saving an array for each row takes several times the memory.
+    values = pa.array(vectors.reshape(-1))
+    rows = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+    return pd.arrays.ArrowExtensionArray(rows.cast(pa.list_(pa.float32())))
+
+
 def _nothing() -> Chunk:
     return empty_frame(EMBEDDINGS), empty_frame(SET_ASIDE), empty_frame(PREDICTIONS)
 
 
-def _empty(chunk: Chunk) -> None:
+def _let_go(chunk: Chunk) -> None:
+    """Give back the memory of a chunk that is saved."""
+    # Kedro's way from a node to several datasets holds on to 57 chunks.
     for frame in chunk:
         frame.drop(index=frame.index, inplace=True)
+    # What writing Parquet took, Arrow would keep for the next time.
+    pa.default_memory_pool().release_unused()
