@@ -1,10 +1,12 @@
 """Images that came with a request, kept under a name that their content gives."""
 
 import os
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from active_learning.errors import ImageError
 from active_learning.imaging.decode import reader_of
@@ -18,6 +20,8 @@ _SUFFIXES = {
     "TIFF": ".tif",
     "WEBP": ".webp",
 }
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class ImageArchive:
@@ -47,12 +51,13 @@ class ImageArchive:
         self._prefix = prefix
         self._power_cut_safe = power_cut_safe
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, decoded: bool = False) -> str:
         """Keep an image file, whole or not at all.
 
         Args:
             data: Its bytes. What it is, its content says. Its pixels are not unpacked:
                 whoever scored it has done so.
+            decoded: Somebody has just unpacked it: its header is not read again.
 
         Returns:
             Its ``image_id``: ``<prefix>/<two digits>/<SHA-256><suffix>``.
@@ -61,23 +66,63 @@ class ImageArchive:
             ImageError: The bytes are no image that a store reads.
             OSError: It could not be written; nothing of it was.
         """
-        suffix = _suffix(data)
+        suffix = _suffix(data, decoded)
         name = sha256(data).hexdigest()
         image_id = f"{self._prefix}/{name[:2]}/{name}{suffix}"
         if self._place.size(image_id) != len(data):
-            self._place.write(image_id, data)
+            self._write(image_id, data)
         if self._power_cut_safe and isinstance(self._place, LocalPlace):
             _flush(Path(self._place.root), image_id)
         return image_id
 
+    def _write(self, image_id: str, data: bytes) -> None:
+        if not isinstance(self._place, LocalPlace):
+            self._place.write(image_id, data)
+            return
+        path = f"{self._place.root}/{image_id}"
+        try:
+            _write_beside(path, data)
+        except OSError as exc:
+            # A full disk's own message does not say which file it was.
+            raise OSError(exc.errno, exc.strerror, path) from exc
 
-def _suffix(data: bytes) -> str:
-    reader = reader_of(data)
+
+def _write_beside(path: str, data: bytes) -> None:
+    """Write a file under another name, then rename.
+
+    With bare system calls: a caller waits for it, and `files.replacing` spends more
+    on looking at the folder and on names than the file itself costs.
+    """
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}.{uuid4().hex}.tmp"
     try:
-        with reader(BytesIO(data)) as image:
-            return _SUFFIXES[str(image.format)]
-    except (OSError, SyntaxError, ValueError) as exc:
-        raise ImageError(f"the image's header is damaged ({exc})") from exc
+        file = os.open(temporary, _NEW, 0o666)
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        file = os.open(temporary, _NEW, 0o666)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        finally:
+            os.close(file)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _suffix(data: bytes, decoded: bool) -> str:
+    reader = reader_of(data)
+    if not decoded:
+        try:
+            with reader(BytesIO(data)):
+                pass
+        except (OSError, SyntaxError, ValueError) as exc:
+            raise ImageError(f"the image's header is damaged ({exc})") from exc
+    return _SUFFIXES[str(reader.format)]
 
 
 def _flush(root: Path, image_id: str) -> None:

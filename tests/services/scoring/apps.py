@@ -3,6 +3,7 @@
 import builtins
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ def opened(settings: str, mounted: str = "") -> Iterator[FlaskClient]:
     before = {name: os.environ.get(name) for name in names}
     logger, own_print = logging.getLogger("active_learning"), print
     handlers, level = list(logger.handlers), logger.level
+    interval = sys.getswitchinterval()
     os.environ[SETTINGS] = settings
     os.environ[MODEL_FOLDER] = mounted
     try:
@@ -27,6 +29,7 @@ def opened(settings: str, mounted: str = "") -> Iterator[FlaskClient]:
     finally:
         service.stop()
         builtins.print = own_print
+        sys.setswitchinterval(interval)
         logger.handlers, logger.level = handlers, level
         for name, value in before.items():
             if value is None:

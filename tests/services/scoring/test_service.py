@@ -36,7 +36,7 @@ from active_learning.services.telemetry.spool import Spool
 ROOT = Path(__file__).parents[3]
 
 
-def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Wait for a promise; the time is there to fail and not to measure."""
     end = time.monotonic() + timeout_s
     while not condition():

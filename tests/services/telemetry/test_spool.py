@@ -145,11 +145,17 @@ def test_threads_share_a_spool(tmp_path: Path) -> None:
 
 def test_the_log_of_a_busy_spool_does_not_grow_for_ever(tmp_path: Path) -> None:
     waiting = spool(tmp_path)
+    log = waiting.path.with_name(f"{waiting.path.name}-wal")
+    longest = 0
 
-    for number in range(3000):
-        waiting.put([f"{number}"])
+    for _ in range(6):
+        waiting.put(["x" * 100_000] * 100)
+        for _ in range(20):
+            waiting.put(["a", "b"])
+        longest = max(longest, log.stat().st_size)
 
-    assert waiting.path.with_name(f"{waiting.path.name}-wal").stat().st_size < 2**23
+    assert longest < 2**25 + 2**23
+    assert waiting.path.stat().st_size > 2**25
 
 
 def test_a_damaged_file_is_set_aside_and_told(
@@ -235,12 +241,14 @@ def test_a_stranger_that_holds_the_file_does_not_lose_a_row(tmp_path: Path) -> N
         gone.set()
         stranger.rollback()
 
+    waiting.put(["b"])
+    assert not gone.is_set()
     threading.Timer(0.2, leave).start()
 
-    waiting.put(["b"])
+    waiting.put(["c", "d"])
 
     assert gone.is_set()
-    assert rows_of(waiting) == ["a", "b"]
+    assert rows_of(waiting) == ["a", "b", "c", "d"]
     stranger.close()
 
 
@@ -250,3 +258,117 @@ def test_a_spool_that_waits_for_the_disk_keeps_the_same_rows(tmp_path: Path) -> 
     waiting.put(["a", "b"])
 
     assert rows_of(waiting) == ["a", "b"]
+
+
+# --- the journal, which takes rows that come one at a time ---
+
+
+def journal(waiting: Spool) -> Path:
+    return waiting.path.with_name(f"{waiting.path.name}.journal")
+
+
+def test_rows_that_came_alone_and_together_keep_their_order(tmp_path: Path) -> None:
+    one, other = spool(tmp_path), spool(tmp_path)
+    one.put(["a"])
+    other.put(["b"])
+    one.put(["c"])
+    other.put(["d", "e"])
+    one.put(["two\nlines"])
+    other.put([""])
+
+    assert rows_of(one) == ["a", "b", "c", "d", "e", "two\nlines", ""]
+
+
+def test_a_journal_that_was_read_and_not_cleared_counts_once(tmp_path: Path) -> None:
+    waiting = spool(tmp_path)
+    for row in "abc":
+        waiting.put([row])
+    before = journal(waiting).read_bytes()
+    assert len(waiting) == 3  # moves them
+    # As a kill between the two steps leaves it.
+    journal(waiting).write_bytes(before)
+    waiting.put(["d"])
+
+    assert rows_of(spool(tmp_path)) == ["a", "b", "c", "d"]
+
+
+def test_a_row_that_was_cut_off_is_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = spool(tmp_path)
+    for row in ("first", "a", "b"):
+        waiting.put([row])
+    whole = journal(waiting).read_bytes()
+    journal(waiting).write_bytes(whole[:-5])
+    waiting.put(["c"])
+
+    assert rows_of(waiting) == ["first", "a", "c"]
+    assert "1 rows" in caplog.text
+
+
+def test_a_journal_that_was_cut_off_in_its_first_bytes_takes_rows(
+    tmp_path: Path,
+) -> None:
+    waiting = spool(tmp_path)
+    waiting.put(["a"])
+    journal(waiting).write_bytes(b"0123")
+    waiting.put(["b"])
+
+    assert rows_of(spool(tmp_path)) == ["a", "b"]
+
+
+def test_a_journal_that_is_taken_away_is_begun_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = spool(tmp_path)
+    waiting.put(["a"])
+    waiting.put(["lost"])
+    journal(waiting).unlink()
+    waiting.put(["b"])
+
+    assert rows_of(waiting) == ["a", "b"]
+    assert "taken away" in caplog.text
+
+
+def test_a_journal_does_not_grow_for_ever(tmp_path: Path) -> None:
+    waiting = spool(tmp_path)
+    rows = [f"{number}:{'x' * 10_000}" for number in range(500)]
+
+    for row in rows:
+        waiting.put([row])
+        assert journal(waiting).stat().st_size < 2**21
+
+    assert rows_of(waiting) == rows
+
+
+def test_processes_count_what_waits_together(tmp_path: Path) -> None:
+    one, other = spool(tmp_path, max_rows=4), spool(tmp_path, max_rows=4)
+    one.put(["a"])
+    other.put(["b"])
+    one.put(["c"])
+    other.put(["d"])
+    for waiting in (one, other):
+        with pytest.raises(SpoolFullError, match="holds 4 of at most 4"):
+            waiting.put(["e"])
+
+    claim = one.claim(2)
+    assert claim is not None
+    one.done(claim)
+    other.put(["e"])
+    other.put(["f"])
+    with pytest.raises(SpoolFullError):
+        one.put(["g"])
+    assert rows_of(one) == ["c", "d", "e", "f"]
+
+
+def test_a_full_disk_takes_no_part_of_a_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = worker("fill_the_journal", tmp_path)
+
+    *acknowledged, told, last = ran.stdout.splitlines()
+    assert "disk is full or failing" in told
+    assert last == "last"
+    assert len(acknowledged) > 10
+    assert rows_of(spool(tmp_path)) == [*acknowledged, "last"]
+    assert "cut off" not in caplog.text

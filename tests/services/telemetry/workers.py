@@ -98,7 +98,7 @@ def collect(folder: Path, prefix: str, n: str) -> None:
     collecting = collector(folder)
     for number in range(int(n)):
         say(collecting.collect(prediction(f"{prefix}-{number}")))
-    collecting.close(20)
+    collecting.close(60)
 
 
 def die_after_append(folder: Path) -> None:
@@ -123,6 +123,23 @@ def fill_the_disk(folder: Path) -> None:
         for number in range(1, 10_000):
             waiting.put([f"{number}", "x" * 1000])
             say(f"{number}")
+    except SpoolFullError as exc:
+        say(f"told: {exc}")
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    waiting.put(["last"])
+    say("last")
+
+
+def fill_the_journal(folder: Path) -> None:
+    """Put row by row until no file may grow, then until it may."""
+    waiting = spool(folder)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, unlimited[1]))
+    try:
+        for number in range(10_000):
+            row = f"{number}:{'x' * 1000}"
+            waiting.put([row])
+            say(row)
     except SpoolFullError as exc:
         say(f"told: {exc}")
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
@@ -177,7 +194,7 @@ def fork(folder: Path) -> None:
             say(f"{child}: {collecting.status()['running']}")
             os.kill(os.getpid(), signal.SIGKILL)
         children.append(pid)
-    collecting.close(10)
+    collecting.close(60)
     for number in range(100):
         collecting.collect(prediction(f"parent-{number}"))
         collecting.close(10)
@@ -227,7 +244,7 @@ def fork_under_load(folder: Path) -> None:
     for number in range(20):
         child = os.fork()
         if not child:
-            signal.alarm(20)
+            signal.alarm(60)
             say(collecting.collect(prediction(f"child-{number}")))
             os._exit(0)
         os.waitpid(child, 0)
@@ -250,7 +267,7 @@ def fork_while_delivering(folder: Path) -> None:
     under_way.wait()
     if os.fork():
         os.kill(parent, signal.SIGKILL)
-    signal.alarm(20)
+    signal.alarm(60)
     while not collecting.drain_once():
         time.sleep(0.001)
     say("delivered")
@@ -277,6 +294,7 @@ WORKERS = {
         deliver,
         die_after_append,
         fill_the_disk,
+        fill_the_journal,
         fork,
         fork_and_close,
         fork_under_load,

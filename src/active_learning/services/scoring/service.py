@@ -8,6 +8,7 @@ import atexit
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -55,6 +56,10 @@ from active_learning.services.telemetry.collector import Collector, Prediction
 from active_learning.services.telemetry.spool import Spool
 
 logger = logging.getLogger(__name__)
+
+# So long a request may wait for the thread that delivers; Python's own 5 ms are several
+# requests.
+_SWITCH_S = 0.0005
 
 
 class _Scored(NamedTuple):
@@ -287,7 +292,7 @@ class ScoringService:
         image_id = asked.image_id
         try:
             if asked.content is not None:
-                image_id = self._archive.put(asked.content)
+                image_id = self._archive.put(asked.content, decoded=True)
             prediction = Prediction.of(
                 image_id,
                 scored.probabilities.tolist(),
@@ -346,6 +351,7 @@ def start() -> None:
     """
     global _current  # noqa: PLW0603  # the server calls init() and run() apart
     stop()
+    sys.setswitchinterval(_SWITCH_S)
     _current = ScoringService.of(settings_from(os.environ), model_folder(os.environ))
     atexit.register(stop)
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from io import BytesIO
 from random import SystemRandom
 from types import TracebackType
@@ -19,13 +20,12 @@ from typing import NamedTuple, Self
 from uuid import uuid4
 from weakref import WeakSet
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from active_learning.acquisition import sampling_keys, uncertainty
 from active_learning.errors import (
     DataError,
     PredictionsError,
@@ -42,6 +42,7 @@ from active_learning.services.telemetry.parts import batch_name, once
 from active_learning.services.telemetry.rows import (
     check_rows,
     check_time,
+    completed,
     is_vector,
     what_it_holds,
 )
@@ -80,16 +81,15 @@ class CollectorSettings(Parameters):
 
 
 class Prediction(NamedTuple):
-    """One row of ``schemas.PREDICTIONS``; ``of`` makes it from a model's answer."""
+    """One answer on its way to a row of ``schemas.PREDICTIONS``; ``of`` makes it.
+
+    What follows from these is worked out when the row is delivered, many at once: a
+    caller waits for what is here and for no more.
+    """
 
     prediction_id: str
     image_id: str
     source: str
-    label: str
-    confidence: float
-    margin: float
-    entropy: float
-    sampling_key: float
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     model_name: str
@@ -108,7 +108,7 @@ class Prediction(NamedTuple):
         scored_at: datetime,
         prediction_id: str | None = None,
     ) -> Self:
-        """Check one answer and compute what its row says beside it.
+        """Check one answer.
 
         Args:
             image_id: In the store; ``None`` for an image that ``collect`` is to
@@ -126,49 +126,63 @@ class Prediction(NamedTuple):
             ImageIdError: The name is no place inside the image store.
             SchemaError: ``scored_at`` has no time zone, or the id is empty.
         """
-        p = np.asarray(probabilities, dtype=np.float64)
+        # Plain Python: for one row NumPy takes ten times as long.
+        values = tuple(map(float, probabilities))
         whose = "A prediction" if image_id is None else f"image_id={image_id!r}"
-        if p.shape != (len(classes),) or not len(classes):
+        if len(values) != len(classes) or not values:
             raise PredictionsError(
-                f"{whose} came with probabilities of shape {p.shape} for "
-                f"{len(classes)} classes. Give one for each class."
+                f"{whose} came with {len(values)} probabilities for {len(classes)} "
+                "classes. Give one for each class."
             )
-        low, total = p.min(keepdims=True), p.sum(keepdims=True)
-        if not is_vector(low, total).all():
+        low, total = min(values), sum(values)
+        if not is_vector(low, total):
             raise PredictionsError(
                 f"{whose} came with no probability vector but numbers "
-                f"{what_it_holds(low.item(), total.item())}"
+                f"{what_it_holds(low, total)}"
             )
         if image_id is not None:
             check_image_ids([image_id])
         check_time(scored_at)
         if prediction_id == "":
             raise SchemaError(f"{whose} came with an empty prediction_id.")
-        row = p[np.newaxis]
         return cls(
             prediction_id=prediction_id or uuid4().hex,
             image_id=image_id or "",
             source=source,
-            label=classes[int(p.argmax())],
-            confidence=float(uncertainty.confidence(row)[0]),
-            margin=float(uncertainty.margin(row)[0]),
-            entropy=float(uncertainty.entropy(row)[0]),
-            sampling_key=_sampling_key(image_id or "", model_version),
             classes=tuple(classes),
-            probabilities=tuple(p.tolist()),
+            probabilities=values,
             model_name=model_name,
             model_version=model_version,
             scored_at=_iso(scored_at),
         )
 
-    def at(self, image_id: str) -> Self:
-        """The same answer for an image that has its name only now."""
-        key = _sampling_key(image_id, self.model_version)
-        return self._replace(image_id=image_id, sampling_key=key)
-
     def to_json(self) -> str:
         """One line, as the spool keeps it."""
-        return json.dumps(self._asdict())
+        own = json.dumps(
+            {
+                "prediction_id": self.prediction_id,
+                "image_id": self.image_id,
+                "probabilities": self.probabilities,
+                "scored_at": self.scored_at,
+            }
+        )
+        shared = _shared(self.source, self.classes, self.model_name, self.model_version)
+        return f"{own[:-1]}, {shared[1:]}"
+
+
+@lru_cache(maxsize=32)
+def _shared(
+    source: str, classes: tuple[str, ...], model_name: str, model_version: int
+) -> str:
+    """The part of a line that all answers of one model have in common."""
+    return json.dumps(
+        {
+            "source": source,
+            "classes": classes,
+            "model_name": model_name,
+            "model_version": model_version,
+        }
+    )
 
 
 class Collector:
@@ -241,7 +255,7 @@ class Collector:
             SettingsError: There is an image and no archive.
         """
         if image is not None:
-            prediction = prediction.at(self._archived(image))
+            prediction = prediction._replace(image_id=self._archived(image))
         elif not prediction.image_id:
             check_image_ids([prediction.image_id])
         self._spool.put([prediction.to_json()])
@@ -447,10 +461,6 @@ class Collector:
         self._closing = threading.Event()
 
 
-def _sampling_key(image_id: str, model_version: int) -> float:
-    return float(sampling_keys([image_id], model_version)[0])
-
-
 def _iso(moment: datetime) -> str:
     utc = moment.astimezone(UTC).isoformat(timespec="microseconds")
     return utc.replace("+00:00", "Z")
@@ -498,9 +508,15 @@ _PLACE = "_place"
 
 
 def _checked(texts: Sequence[str], numbers: Sequence[int]) -> pa.Table:
-    rows = once(_numbered(_read(texts), numbers), _KEY)
-    check_rows(rows.drop_columns(_PLACE))
-    return rows
+    rows = completed(_read(texts))
+    places = pa.array(numbers, pa.int64())
+    ids = rows.column(*_KEY)
+    # Hardly ever is one there twice, and this is told sooner than which.
+    if pc.count_distinct(ids).as_py() < rows.num_rows:
+        numbered = once(rows.append_column(_PLACE, places), _KEY)
+        rows, places = numbered.drop_columns(_PLACE), numbered.column(_PLACE)
+    check_rows(rows)
+    return rows.append_column(_PLACE, places)
 
 
 def _numbered(rows: pa.Table, numbers: Iterable[int]) -> pa.Table:
@@ -510,6 +526,8 @@ def _numbered(rows: pa.Table, numbers: Iterable[int]) -> pa.Table:
 def _read(texts: Sequence[str]) -> pa.Table:
     if not texts:
         return PREDICTIONS.empty_table()
+    if any("\n" in text for text in texts):
+        raise SchemaError("It is no row of a prediction: it is more than one line.")
     lines = "\n".join(texts).encode()
     try:
         rows = pj.read_json(
@@ -521,7 +539,7 @@ def _read(texts: Sequence[str]) -> pa.Table:
         ).select(PREDICTIONS.names)
     except pa.ArrowInvalid as exc:
         raise SchemaError(f"It is no row of a prediction: {exc}") from exc
-    if rows.num_rows != len(texts) or lines.count(b"\n") != len(texts) - 1:
+    if rows.num_rows != len(texts):
         raise SchemaError(f"{len(texts)} texts hold {rows.num_rows} predictions.")
     return rows
 

@@ -6,6 +6,7 @@ the hashes that give each row its ids.
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,12 @@ SUM_TOLERANCE = 1e-3
 # Arrow counts the values of one chunk of lists in 32 bits.
 _VALUES_PER_CHUNK = 1 << 22
 
-# Matches every name that `flaw` finds fault with, and a few that it does not: few
-# enough that the rest of a million need no Python.
-_SUSPECT = r"^$|^[/.]|[\\\x00:]|\.\.|//|\./|/$|/\.$"
+# Matches every name that `flaw` finds fault with: the rest of a million need no Python.
+_SUSPECT = r"[\\\x00]|^(?s:.):|(?:^|/)\.{0,2}(?:/|$)"
 
 _NUMBERS = ("confidence", "margin", "entropy", "sampling_key")
+_WORKED_OUT = ("label", *_NUMBERS)
+_SAID = tuple(name for name in PREDICTIONS.names if name not in _WORKED_OUT)
 
 
 def predictions_table(
@@ -95,6 +97,52 @@ def predictions_table(
     return pa.table(columns, schema=PREDICTIONS)
 
 
+def completed(rows: pa.Table) -> pa.Table:
+    """Work out what follows from the answers in rows.
+
+    Args:
+        rows: In the columns and types of ``schemas.PREDICTIONS``. What ``label``,
+            ``confidence``, ``margin``, ``entropy`` and ``sampling_key`` hold does not
+            matter; rows may differ in their number of classes.
+
+    Returns:
+        The same rows with all columns filled.
+
+    Raises:
+        SchemaError: Another column holds a null.
+        PredictionsError: A row is no probability vector over its own classes.
+    """
+    _check_filled(rows, _SAID)
+    _check_probabilities(rows)
+    n = rows.num_rows
+    labels = np.empty(n, dtype=np.int64)
+    numbers = {name: np.empty(n) for name in _NUMBERS}
+    p, starts, sizes = _flat(rows.column("probabilities"))
+    for size in np.unique(sizes):
+        of_size = np.flatnonzero(sizes == size)
+        block = p[starts[of_size, np.newaxis] + np.arange(size)]
+        labels[of_size] = block.argmax(axis=1)
+        numbers["confidence"][of_size] = uncertainty.confidence(block)
+        numbers["margin"][of_size] = uncertainty.margin(block)
+        numbers["entropy"][of_size] = uncertainty.entropy(block)
+    image_ids = rows.column("image_id").to_pylist()
+    versions = rows.column("model_version").to_numpy()
+    for version in np.unique(versions):
+        of_version = np.flatnonzero(versions == version)
+        names = [image_ids[row] for row in of_version]
+        numbers["sampling_key"][of_version] = sampling_keys(names, int(version))
+    classes = rows.column("classes").combine_chunks()
+    firsts = classes.offsets.to_numpy()[:-1]
+    columns = {
+        "label": classes.values.take(pa.array(firsts + labels)),
+        **{name: pa.array(column) for name, column in numbers.items()},
+    }
+    return pa.table(
+        [columns.get(name, rows.column(name)) for name in PREDICTIONS.names],
+        schema=PREDICTIONS,
+    )
+
+
 def check_rows(table: pa.Table) -> None:
     """Stop at predictions that no reader should ever see.
 
@@ -108,7 +156,7 @@ def check_rows(table: pa.Table) -> None:
         PredictionsError: A row is no probability vector over its own classes.
     """
     _check_columns(table)
-    _check_filled(table)
+    _check_filled(table, PREDICTIONS.names)
     _check_ids(table.column("prediction_id"))
     _check_image_ids(table.column("image_id"))
     _check_probabilities(table)
@@ -187,8 +235,8 @@ def _check_columns(table: pa.Table) -> None:
             )
 
 
-def _check_filled(table: pa.Table) -> None:
-    for name in PREDICTIONS.names:
+def _check_filled(table: pa.Table, names: Sequence[str]) -> None:
+    for name in names:
         column = table.column(name)
         if column.null_count:
             first = pc.index(pc.is_null(column), True).as_py()
@@ -282,7 +330,13 @@ def _check_probabilities(table: pa.Table) -> None:
         )
 
 
-def is_vector(lows: FloatArray, sums: FloatArray) -> npt.NDArray[np.bool_]:
+@overload
+def is_vector(lows: float, sums: float) -> bool: ...
+@overload
+def is_vector(lows: FloatArray, sums: FloatArray) -> npt.NDArray[np.bool_]: ...
+def is_vector(
+    lows: float | FloatArray, sums: float | FloatArray
+) -> bool | npt.NDArray[np.bool_]:
     """Whether rows of these lowest values and sums are probability vectors."""
     # Written so that a NaN, which compares false with everything, is wrong too.
     return (lows >= 0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
@@ -295,6 +349,13 @@ def what_it_holds(low: float, total: float) -> str:
     else:
         held = f"whose values sum to {total:.3f}, not 1"
     return f"{held}. If these are logits, apply softmax before they are collected."
+
+
+def _flat(lists: pa.ChunkedArray) -> tuple[FloatArray, IntArray, IntArray]:
+    """All values in a row; where each list starts in them, and how long it is."""
+    array = lists.combine_chunks()
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    return array.values.to_numpy(), offsets[:-1], np.diff(offsets)
 
 
 def _lengths(chunks: Sequence[pa.ListArray]) -> IntArray:
