@@ -17,6 +17,8 @@
     │   └── ExportError        an inference model that is not what it was made from
     ├── EndpointError          a release that could not be made, tested or taken back
     ├── RequestError           a request that cannot be answered, and its HTTP status
+    ├── LabelingError          a labeling tool that cannot be started, or refuses
+    │   └── LabelingAwayError  it cannot be reached now; worth another try
     ├── TelemetryError         predictions that could not be collected or asked about
     │   ├── SpoolFullError     a prediction that was answered but not collected
     │   ├── SinkAwayError      the table cannot be reached now; worth another try
@@ -107,6 +109,14 @@ class RequestError(ActiveLearningError):
         """Keep what the caller is told."""
         super().__init__(reason)
         self.status = status
+
+
+class LabelingError(ActiveLearningError):
+    """A labeling tool that cannot be started, refuses, or holds something else."""
+
+
+class LabelingAwayError(LabelingError):
+    """It cannot be reached now; the same again is worth another try."""
 
 
 class TelemetryError(ActiveLearningError):

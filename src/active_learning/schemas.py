@@ -53,6 +53,39 @@ LABELS = pa.schema(
         ("batch_id", pa.string()),
         ("source", pa.string()),
         ("request_id", pa.string()),
+        ("answer", pa.string()),
+    ]
+)
+
+# What a reader of exports makes of one answer. `reference` is how the tool calls the
+# image; `answer` is `label`, `skipped` or `unclear`; `reason` says why the row cannot
+# be read, and is empty when it can.
+ANSWERS = pa.schema(
+    [
+        ("reference", pa.string()),
+        ("label", pa.string()),
+        ("answer", pa.string()),
+        ("labeler", pa.string()),
+        ("labeled_at", _TIME),
+        ("source", pa.string()),
+        ("request_id", pa.string()),
+        ("line", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+
+# Images whose label is in doubt, as of the last ingestion: what the model said of each
+# when it was asked for is `predicted_label`. The highest priority is asked first.
+DISPUTED_LABELS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("reason", pa.string()),
+        ("priority", pa.float64()),
+        ("label", pa.string()),
+        ("n_answers", pa.int64()),
+        ("predicted_label", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.int64()),
     ]
 )
 
@@ -81,6 +114,8 @@ REJECTED_LABELS = pa.schema(
         ("labeled_at", _TIME),
         ("source", pa.string()),
         ("request_id", pa.string()),
+        ("answer", pa.string()),
+        ("line", pa.int64()),
         ("reason", pa.string()),
         ("batch_id", pa.string()),
         ("rejected_at", _TIME),
@@ -176,10 +211,18 @@ def check_columns(frame: pd.DataFrame, schema: pa.Schema) -> None:
 
 
 def check_labels(frame: pd.DataFrame) -> pd.DataFrame:
-    """Labels have unique ids and no empty class."""
+    """Labels have unique ids, and a class exactly where the answer is one."""
     check_columns(frame, LABELS)
     _refuse_repeats(frame, "label_id")
-    _refuse_empty_labels(frame)
+    # A part of before abstentions were kept has no answer: each is a label.
+    given = frame["answer"].fillna("label") == "label"
+    _refuse_empty_labels(frame[given])
+    both = frame[~given & (frame["label"] != "")]
+    if len(both):
+        raise LabelsError(
+            f"{len(both)} of {len(frame)} rows are {both['answer'].iloc[0]!r} and have "
+            f"a label all the same; the first is image_id={both['image_id'].iloc[0]!r}."
+        )
     return frame
 
 

@@ -19,7 +19,7 @@ from active_learning.datasets import (
     ManifestDataset,
     TableDataset,
 )
-from active_learning.errors import FrozenError, SchemaError
+from active_learning.errors import FrozenError
 from active_learning.imaging import ImageStore
 from active_learning.schemas import TABLES
 from active_learning.services.labeling import LabelingQueue
@@ -376,25 +376,6 @@ def test_the_queue_holds_the_images_beside_the_list(
     assert waiting.images.image_ids() == ["a.png", "b.png"]
     assert waiting.images.read("a.png") == store.read("a.png")
     assert hidden(tmp_path) == []
-
-
-def test_exports_are_read_as_they_were_written(tmp_path: Path) -> None:
-    text = '\ufeffimage_id,label\r\na.png,NA\r\n"b, c.png",001\r\n'
-    (tmp_path / "monday.csv").write_text(text, newline="")
-
-    exports = LabelExportsDataset(path=str(tmp_path)).load()
-
-    assert exports["monday"]["image_id"].tolist() == ["a.png", "b, c.png"]
-    assert exports["monday"]["label"].tolist() == ["NA", "001"]
-
-
-@pytest.mark.parametrize("text", ["", "image_id;label\na;b\n", "a,b\n1,2\n"])
-def test_an_export_without_the_columns_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / "monday.csv").write_text(text)
-
-    with pytest.raises(DatasetError, match=r"monday\.csv") as caught:
-        LabelExportsDataset(path=str(tmp_path)).load()
-    assert isinstance(caught.value.__cause__, SchemaError)
 
 
 def test_data_paths_follow_one_variable(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from active_learning.datasets.labeling_queue_dataset import LabelingQueueDataset
     from active_learning.datasets.manifest_dataset import ManifestDataset
     from active_learning.datasets.oracle_dataset import OracleDataset
+    from active_learning.datasets.snapshot_dataset import SnapshotDataset
     from active_learning.datasets.spool_dataset import SpoolDataset
     from active_learning.datasets.table_dataset import TableDataset
     from active_learning.datasets.table_parts_dataset import TablePartsDataset
@@ -37,6 +38,7 @@ _HOMES = {
     "KqlDataset": "kql_dataset",
     "ManifestDataset": "manifest_dataset",
     "OracleDataset": "oracle_dataset",
+    "SnapshotDataset": "snapshot_dataset",
     "SpoolDataset": "spool_dataset",
     "TableDataset": "table_dataset",
     "TablePartsDataset": "table_parts_dataset",
@@ -57,6 +59,7 @@ __all__ = [
     "LabelingQueueDataset",
     "ManifestDataset",
     "OracleDataset",
+    "SnapshotDataset",
     "SpoolDataset",
     "TableDataset",
     "TablePartsDataset",
