@@ -60,9 +60,10 @@ def predicted(image_id: str, version: int = 2, day: int = 20, **changed: Any) ->
     }
 
 
-def labeled(image_id: str, label: str = "cat", day: int = 25) -> Row:
+def labeled(image_id: str, label: str = "cat", day: int = 25, **changed: Any) -> Row:
+    by = changed.get("labeler", "ann")
     return {
-        "label_id": f"{image_id} on {day}",
+        "label_id": f"{image_id} by {by} on {day}",
         "image_id": image_id,
         "label": label,
         "labeler": "ann",
@@ -70,6 +71,7 @@ def labeled(image_id: str, label: str = "cat", day: int = 25) -> Row:
         "batch_id": "1",
         "source": "csv",
         "request_id": "",
+        **changed,
     }
 
 
@@ -89,6 +91,10 @@ def requested(image_id: str, version: int = 2, day: int = 25, **changed: Any) ->
         "requested_at": noon(day),
         **changed,
     }
+
+
+def skipped(image_id: str, day: int = 25, **changed: Any) -> Row:
+    return labeled(image_id, label="", day=day, **{"answer": "skipped", **changed})
 
 
 def in_test_set(image_id: str) -> Row:
@@ -417,6 +423,15 @@ def test_a_hostile_name_is_a_name(ask: Asking) -> None:
     assert ask.rows("labeled_embeddings", "image_id") == sorted(HOSTILE[1:])
 
 
+def test_an_image_that_was_skipped_is_no_candidate(ask: Asking) -> None:
+    ask.add(
+        predictions=[predicted("a"), predicted("b"), predicted("c")],
+        labels=[skipped("a"), skipped("b", answer="unclear")],
+    )
+
+    assert ask.rows("candidates", "image_id") == ["c"]
+
+
 def test_a_label_without_a_name_hides_nobody(ask: Asking) -> None:
     ask.add(predictions=[predicted("a"), predicted("b")], labels=[labeled("a")])
     ask.add("nameless", labels=[{**labeled("?"), "image_id": None}])
@@ -485,6 +500,58 @@ def test_an_answer_counts_for_the_image_and_the_latest_one_does(ask: Asking) -> 
     assert answer == [("small_cnn", 1, 1, 0), ("small_cnn", 2, 3, 2)]
 
 
+def audited(ask: Asking, *labels: Row) -> list[Any]:
+    """How many answers of an audit of ``a`` count, and how many say cat."""
+    audit = requested("a", audit=True, strategy="random")
+    ask.add(predictions=[predicted("a")], label_requests=[audit], labels=list(labels))
+    return ask.rows("audit_answers", "n_audited n_right")
+
+
+CAST = {
+    "one skips": ([("ann", ""), ("bob", "cat")], [(1, 1)]),
+    "all skip": ([("ann", ""), ("bob", "")], []),
+    "a majority": ([("ann", "cat"), ("bob", "cat"), ("eve", "dog")], [(1, 1)]),
+    "a majority, late": ([("ann", "dog"), ("bob", "cat"), ("eve", "dog")], [(1, 0)]),
+    "a tie, cat last": ([("ann", "dog"), ("bob", "cat")], [(1, 1)]),
+    "a tie, dog last": ([("ann", "cat"), ("bob", "dog")], [(1, 0)]),
+    "one changes": ([("ann", "dog"), ("bob", "cat"), ("ann", "cat")], [(1, 1)]),
+    "one takes it back": ([("ann", "dog"), ("bob", "cat"), ("ann", "")], [(1, 1)]),
+}
+
+
+@pytest.mark.parametrize(("cast", "counted"), CAST.values(), ids=CAST)
+def test_an_audit_counts_the_votes_of_several_labelers(
+    cast: list[tuple[str, str]], counted: list[Any], ask: Asking
+) -> None:
+    votes = [
+        labeled("a", label, day=day, labeler=by, answer="label" if label else "skipped")
+        for day, (by, label) in enumerate(cast, start=20)
+    ]
+
+    assert audited(ask, *votes) == counted
+
+
+def test_an_audit_counts_the_labels_of_older_parts(ask: Asking) -> None:
+    # Those have no column `answer`.
+    assert audited(ask, labeled("a", answer=None)) == [(1, 1)]
+
+
+def test_a_draw_that_was_skipped_is_open_still(ask: Asking) -> None:
+    power = {"strategy": "power", "propensity": 0.25}
+    ask.add(
+        predictions=[predicted("a"), predicted("b")],
+        label_requests=[
+            requested("a", rank=1, **power),
+            requested("b", rank=2, **power),
+        ],
+        labels=[skipped("a"), skipped("b"), labeled("b", labeler="bob")],
+    )
+
+    right = ask("draws").astype({"right": "object"}).fillna("open")["right"]
+
+    assert right.tolist() == ["open", 1]
+
+
 def test_draws_come_in_their_order_with_the_answers_there_are(ask: Asking) -> None:
     power = {"strategy": "power", "propensity": 0.25}
     ask.add(
@@ -512,6 +579,59 @@ def test_draws_come_in_their_order_with_the_answers_there_are(ask: Asking) -> No
         [2, 1, 2, 0.25, 100, "open"],
         [2, 1, 3, 0.25, 100, 1],
     ]
+
+
+# --- what was said before ---
+
+
+def test_what_the_asking_version_had_said_comes_back(ask: Asking) -> None:
+    ask.add(
+        predictions=[
+            predicted("a", label="dog", probabilities=[0.25, 0.75]),
+            predicted("a", version=1, day=10),
+            predicted("b"),
+            predicted("never asked for"),
+        ],
+        label_requests=[requested("a"), requested("b", audit=True)],
+        labels=[labeled("a", day=26)],
+    )
+
+    rows = ask.rows("asked_probabilities", "image_id label model_name model_version")
+
+    assert rows == [("a", "dog", "small_cnn", 2), ("b", "cat", "small_cnn", 2)]
+    first = ask("asked_probabilities").iloc[0]
+    assert list(first["classes"]) == ["cat", "dog"]
+    assert list(first["probabilities"]) == [0.25, 0.75]
+
+
+def test_no_version_that_may_have_learned_from_an_answer_is_asked(ask: Asking) -> None:
+    ask.add(
+        predictions=[
+            predicted(name, version=version, day=10 * version)
+            for name in ("asked twice", "asked again", "labeled before", "skipped")
+            for version in (1, 2)
+        ],
+        label_requests=[
+            requested("asked twice", version=1, day=11),
+            requested("asked twice", version=2, day=21),
+            requested("asked again", version=1, day=11),
+            requested("asked again", version=2, day=21),
+            requested("labeled before", version=2, day=21),
+            requested("skipped", version=1, day=11),
+            requested("skipped", version=2, day=21),
+        ],
+        labels=[
+            labeled("asked twice", day=22),
+            labeled("asked again", day=12),
+            labeled("asked again", day=23),
+            labeled("labeled before", day=5),
+            skipped("skipped", day=12),
+        ],
+    )
+
+    rows = ask.rows("asked_probabilities", "image_id model_version")
+
+    assert rows == [("asked again", 1), ("asked twice", 2), ("skipped", 1)]
 
 
 # --- what was said ---
@@ -651,7 +771,10 @@ def test_the_labeled_are_seen_as_the_champion_sees_them(ask: Asking) -> None:
             *(embedded(name, version=1) for name in ("b", "a", "free")),
             embedded("a", version=2, x=3.0),
         ],
-        labels=[labeled("a"), labeled("b"), labeled("without a vector")],
+        labels=[
+            *(labeled("a"), labeled("b"), labeled("without a vector")),
+            skipped("free"),
+        ],
     )
 
     assert ask.rows("labeled_embeddings", "image_id") == ["a", "b"]

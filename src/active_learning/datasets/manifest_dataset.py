@@ -1,5 +1,6 @@
 """A list of labeled images that says when it was tampered with."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         filepath: The file.
         frozen: Refuse to save over a manifest with another fingerprint, as a test
             set must: figures measured on two test sets cannot be compared.
+        versions: A folder that keeps every manifest that was saved, each under the
+            first 16 digits of its fingerprint; ``None`` keeps the present one alone.
         metadata: For plugins; not used here.
 
     Examples:
@@ -54,11 +57,13 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         *,
         filepath: str,
         frozen: bool = False,
+        versions: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the file; nothing is read yet."""
         self._filepath = Path(filepath)
         self._frozen = frozen
+        self._versions = None if versions is None else Path(versions)
         self._seen: tuple[tuple[int, int], pd.DataFrame] | None = None
         self.metadata = metadata
 
@@ -112,14 +117,24 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         table = table.replace_schema_metadata({_KEY: stamp.encode()})
         with replacing(self._filepath) as temporary:
             pq.write_table(table, temporary)
+            if self._versions is not None:
+                self._keep(temporary, self._versions / f"{stamp[:16]}.parquet")
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         head = self.load().head(nrows).astype(str)
         return TablePreview(head.to_dict(orient="split"))
 
+    def _keep(self, manifest: Path, version: Path) -> None:
+        if not version.exists():
+            with replacing(version) as temporary:
+                shutil.copyfile(manifest, temporary)
+
     def _exists(self) -> bool:
         return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "frozen": self._frozen}
+        described = {"filepath": str(self._filepath), "frozen": self._frozen}
+        if self._versions is not None:
+            described["versions"] = str(self._versions)
+        return described

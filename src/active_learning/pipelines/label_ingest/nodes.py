@@ -4,157 +4,411 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from active_learning.imaging import ImageStore
-from active_learning.imaging.ids import flaw
+from active_learning.pipelines.label_ingest.checks import (
+    REQUESTS,
+    Images,
+    allowed_classes,
+    judge,
+    survey,
+)
 from active_learning.pipelines.label_ingest.params import LabelIngestParams
+from active_learning.pipelines.label_ingest.settling import (
+    DISAGREEMENT,
+    SETTLED,
+    SUSPECTED,
+    TIED,
+    settle,
+)
 from active_learning.schemas import (
+    ANSWERS,
     LABELS,
     REJECTED_LABELS,
     TRAINING_SET,
-    empty_frame,
-    row_id,
+    fingerprint,
 )
+from active_learning.services.labeling.answers import (
+    LABEL,
+    TEXT,
+    answer_ids,
+    in_columns,
+    joined,
+    numbered,
+)
+from active_learning.services.labeling.consensus import BoolArray
+from active_learning.services.labeling.references import resolve
 
 logger = logging.getLogger(__name__)
+
+# What became of a row.
+ACCEPTED, REJECTED, KNOWN, REJECTED_BEFORE = (
+    "label",
+    "rejected",
+    "unchanged",
+    "rejected before",
+)
+_N_TOLD = 1000
 
 
 def gather_answers(
     label_exports: Mapping[str, pd.DataFrame],
     label_requests: pd.DataFrame,
-    known_labels: pd.DataFrame,
-) -> pd.DataFrame:
-    """Put all exports below each other and leave out what is known already.
+    images: ImageStore,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put all exports below each other and find the image of each answer.
 
     Args:
-        label_exports: Answers by batch: at least ``image_id`` and ``label``; also
-            ``labeler``, ``labeled_at``, ``source`` and ``request_id`` where known.
-        label_requests: An answer that does not name its request is taken for one to
-            the latest request of its image; without any it is unsolicited.
-        known_labels: Labels of earlier runs.
+        label_exports: Answers by batch, in the columns of ``schemas.ANSWERS``; one that
+            is missing is empty, and ``image_id`` may stand for ``reference``.
+        label_requests: ``image_id`` of what was asked for, where a short reference is
+            looked for first.
+        images: Where it is looked for next.
 
     Returns:
-        Answers in the columns of ``schemas.LABELS``, in the order of the batches'
-        names. An answer's id comes from what it says, not from the batch that brought
-        it, so the same answer in two exports is one label.
+        A row for each row of the exports, in the order of the batches' names: the
+        columns of ``schemas.ANSWERS`` with ``batch_id``, ``image_id``, which is empty
+        where there is a ``reason``, and ``label_id``. The id comes from what an answer
+        says, not from the batch that brought it. And what is used of the requests.
     """
     frames = [
-        frame.reindex(columns=LABELS.names).assign(batch_id=batch_id)
+        in_columns(_with_reference(frame), ANSWERS).assign(
+            batch_id=pd.array([batch_id] * len(frame), dtype=TEXT),
+            named="image_id" in frame.columns,
+        )
         for batch_id, frame in sorted(label_exports.items())
     ]
-    answers = pd.concat([empty_frame(LABELS), *frames], ignore_index=True)
-    for column in ("image_id", "label", "labeler", "source", "request_id"):
-        answers[column] = answers[column].fillna("").astype(str).str.strip()
-    answers["labeled_at"] = pd.to_datetime(answers["labeled_at"], utc=True)
-    identity = zip(
-        answers["image_id"],
-        answers["label"],
-        answers["labeler"],
-        answers["labeled_at"],
-        answers["request_id"],
-        strict=True,
-    )
-    answers["label_id"] = [row_id(*parts) for parts in identity]
-    answers = answers.drop_duplicates("label_id")
-    latest = label_requests.sort_values("round").drop_duplicates(
-        "image_id", keep="last"
-    )
-    asked = answers["image_id"].map(latest.set_index("image_id")["request_id"])
-    named = answers["request_id"] != ""
-    answers["request_id"] = answers["request_id"].where(named, asked.fillna(""))
-    return answers[~answers["label_id"].isin(known_labels["label_id"])]
+    empty = in_columns(pd.DataFrame(), ANSWERS)
+    empty = empty.assign(batch_id=pd.array([], dtype=TEXT), named=False)
+    answers = pd.concat(frames or [empty], ignore_index=True)
+    found = answers["reference"].to_numpy(dtype=object)
+    reasons = answers["reason"].to_numpy(dtype=object)
+    unsure = np.flatnonzero(~answers["named"].to_numpy(dtype=bool) & (reasons == ""))
+    if len(unsure):
+        asked = set(label_requests["image_id"])
+        resolved = resolve(found[unsure].tolist(), asked, images.image_ids)
+        found[unsure], reasons[unsure] = resolved["image_id"], resolved["reason"]
+    answers = answers.assign(
+        image_id=pd.array(np.where(reasons == "", found, ""), dtype=TEXT),
+        reason=pd.array(reasons, dtype=TEXT),
+    ).drop(columns="named")
+    answers = answers.assign(label_id=pd.array(answer_ids(answers), dtype=TEXT))
+    return answers, in_columns(label_requests, REQUESTS)
 
 
 def check_answers(
     answers: pd.DataFrame,
+    requests: pd.DataFrame,
+    known_labels: pd.DataFrame,
+    past_rejections: pd.DataFrame,
     test_set: pd.DataFrame,
     images: ImageStore,
     now: datetime,
     params: LabelIngestParams,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Part the labels to learn from from those to look at again.
 
     Args:
-        answers: New answers in the columns of ``schemas.LABELS``.
+        answers: What ``gather_answers`` gives.
+        requests: An answer that does not name its request is taken for one to the
+            latest request of its image that was made before it; without any it is
+            unsolicited.
+        known_labels: Labels of earlier runs; what is among them is unchanged, whatever
+            the parameters say now.
+        past_rejections: Rejections of earlier runs; the same row of the same batch is
+            not rejected again for the same reason.
         test_set: ``content`` of the images that are never trained on.
         images: Where the labeled images are.
         now: Becomes ``rejected_at``, and ``labeled_at`` where an answer has no time.
-        params: Uses ``classes``.
+        params: Uses ``classes``, ``new_classes``, ``map``, ``unsolicited`` and
+            ``clock_skew_s``.
 
     Returns:
-        The labels, and the rejected answers with the reason of each. Together they
-        are as many as the answers.
+        The new labels; the new rejections, each with its reason; every answer with its
+        ``outcome``, one of four, and its ``reason``; and every label, known or new,
+        with the ``content`` of its image, empty where that cannot be used now, the
+        ``round``, and whether it is ``audited`` and ``new``.
     """
-    flaws = answers["image_id"].map(lambda name: flaw(name) or "")
-    found = images.survey(answers.loc[flaws == "", "image_id"].tolist())
-    content = dict(zip(found["image_id"], found["content"], strict=True))
-    unfit = dict(zip(found["image_id"], found["reason"], strict=True))
-    held_out = set(test_set["content"])
-    reasons = [
-        _reason(label, content.get(name, ""), no_place or unfit[name], held_out, params)
-        for name, label, no_place in zip(
-            answers["image_id"], answers["label"], flaws, strict=True
-        )
-    ]
-    judged = answers.assign(
-        reason=reasons, labeled_at=answers["labeled_at"].fillna(pd.Timestamp(now))
+    known = in_columns(known_labels, LABELS)
+    (new, of_known, asked), names = numbered(
+        answers["image_id"], known["image_id"], requests["image_id"]
     )
-    good = judged[judged["reason"] == ""]
-    bad = judged[judged["reason"] != ""].assign(rejected_at=pd.Timestamp(now))
+    n_images = int(max(new.max(initial=-1), of_known.max(initial=-1))) + 1
+    contents = survey(names[:n_images].tolist(), images)
+    fresh = _fresh(answers, known)
+    judged = judge(
+        answers if fresh.all() else answers[fresh],
+        known,
+        requests,
+        Images(new[fresh], of_known, asked),
+        contents,
+        test_set,
+        now,
+        params,
+    )
+    accepted = (judged["reason"] == "").to_numpy()
+    good = judged if accepted.all() else judged[accepted]
+    rejected = _rejections(answers.loc[judged.index[~accepted]], judged, now)
+    before = _among(rejected, in_columns(past_rejections, REJECTED_LABELS))
+    outcome = np.full(len(answers), KNOWN, dtype=object)
+    outcome[good.index] = ACCEPTED
+    outcome[rejected.index] = np.where(before, REJECTED_BEFORE, REJECTED)
+    checked = judged if fresh.all() else pd.concat([judged, answers[~fresh]])
+    checked = checked.sort_index().assign(outcome=outcome)
+    _log_outcomes(checked)
+    labels = good[LABELS.names].reset_index(drop=True)
+    every = labels.assign(round=good["round"].to_numpy(), new=True)
+    if len(known):
+        earlier = _with_rounds(known, requests).assign(new=False)
+        every = pd.concat([earlier, every], ignore_index=True)
+    image = np.r_[of_known, new[good.index]]
+    audited = np.zeros(len(names), dtype=np.bool_)
+    audited[asked[requests["audit"].to_numpy(dtype=np.bool_)]] = True
+    every = every.assign(
+        content=contents["content"].array[image], audited=audited[image]
+    )
+    refused = rejected.loc[~before, REJECTED_LABELS.names]
+    return labels, refused.reset_index(drop=True), checked, every
+
+
+def settle_labels(
+    every_label: pd.DataFrame,
+    asked_probabilities: pd.DataFrame,
+    params: LabelIngestParams,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Make one label for each image out of all its answers, and say what is in doubt.
+
+    The latest answer of each labeler is a vote; to skip or to call it unclear is none.
+    A clear majority decides. Where there is none, cleanlab weighs labelers and model if
+    there are enough of them. A label that contradicts what was said of the image before
+    it was known is suspected until a second answer says the same.
+
+    Args:
+        every_label: Labels so far, the ``new`` ones of this run among them.
+        asked_probabilities: What the version that asked for an image had said of it:
+            ``label``, ``classes``, ``probabilities`` and the model.
+        params: Uses ``consensus``, ``suspected`` and ``suspicion``.
+
+    Returns:
+        For each image with a vote the answer that carries its label, in the columns of
+        ``every_label`` with ``standing`` (``settled``, ``tied``, ``disagreement`` or
+        ``suspected``), ``n_answers``, ``n_votes`` and ``agreement``. What is disputed
+        now, in the columns of ``schemas.DISPUTED_LABELS``. And what labelers changed:
+        ``image_id``, ``labeler``, ``from``, ``to`` and ``at``.
+    """
+    settled, disputed, changes = settle(every_label, asked_probabilities, params)
+    standings = settled["standing"].value_counts()
     logger.info(
-        "%d new answers: %d labels, %d rejected%s",
-        len(judged),
-        len(good),
-        len(bad),
-        f"; the first: {bad['reason'].iloc[0]}" if len(bad) else "",
+        "%d images have a label%s",
+        len(settled),
+        "".join(f"; {n} {how}" for how, n in standings.items() if how != SETTLED),
     )
-    return good[LABELS.names], bad[REJECTED_LABELS.names]
+    if len(changes):
+        first = changes.iloc[0]
+        logger.info(
+            "%d labels were changed by their labelers; the first: %r to %r of %r by %r",
+            len(changes),
+            *first[["from", "to", "image_id", "labeler"]],
+        )
+    return settled, disputed, changes
 
 
 def build_training_set(
-    known_labels: pd.DataFrame, labels: pd.DataFrame, images: ImageStore
-) -> pd.DataFrame:
-    """Take the latest label of each image that was ever labeled.
+    settled_labels: pd.DataFrame, params: LabelIngestParams
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Take the label of each image that may be learned from.
 
     Args:
-        known_labels: Labels of earlier runs.
-        labels: The new ones.
-        images: Where the labeled images are.
+        settled_labels: One answer for each image, and what ``check_answers`` adds.
+        params: Uses ``consensus.disagreement``, ``suspected`` and ``train_on_audits``.
 
     Returns:
         One row per image in the columns of ``schemas.TRAINING_SET``, by ``image_id``:
-        the label, the answer it came from and the SHA-256 of the image's file.
+        the label, the answer it came from and the SHA-256 of the image's file. And
+        where it came from: its fingerprint, how many labels by class, batch and round,
+        how many requests and unsolicited answers, and how many were left out and why.
     """
-    known = known_labels[LABELS.names]
-    every = pd.concat([known, labels] if len(known) else [labels], ignore_index=True)
-    latest = (
-        every.sort_values(["labeled_at", "label_id"])
-        .drop_duplicates("image_id", keep="last")
-        .sort_values("image_id", ignore_index=True)
+    standing = settled_labels["standing"]
+    left_out = np.where(
+        standing.isin(_held_out_standings(params)), standing, ""
+    ).astype(object)
+    left_out[(settled_labels["content"] == "").to_numpy()] = "unreadable"
+    if not params.train_on_audits:
+        left_out[settled_labels["audited"].to_numpy(dtype=np.bool_)] = "audit"
+    good = settled_labels[left_out == ""] if (left_out != "").any() else settled_labels
+    good = good.sort_values("image_id", ignore_index=True)
+    # Python's own texts: what looks at them one by one is twice as fast.
+    training_set: pd.DataFrame = good[TRAINING_SET.names].astype(
+        {"label": object, "content": object}
     )
-    contents = images.fingerprints(latest["image_id"].tolist())
-    training_set: pd.DataFrame = latest.assign(content=contents)[TRAINING_SET.names]
-    return training_set
+    solicited = (good["request_id"] != "").to_numpy()
+    lineage = {
+        "fingerprint": fingerprint(training_set),
+        "n_labels": len(training_set),
+        "by_class": _counts(good["label"]),
+        "by_batch": _counts(good["batch_id"]),
+        "by_round": _counts(good["round"][solicited]),
+        "n_requests": int(good["request_id"][solicited].nunique()),
+        "unsolicited": int((~solicited).sum()),
+        "left_out": _counts(pd.Series(left_out[left_out != ""])),
+    }
+    return training_set, lineage
 
 
-def _reason(
-    label: str,
-    content: str,
-    unfit: str,
-    held_out: set[str],
+def report_ingestion(
+    checked_answers: pd.DataFrame,
+    every_label: pd.DataFrame,
+    changed_labels: pd.DataFrame,
+    settled_labels: pd.DataFrame,
+    disputed_labels: pd.DataFrame,
+    training_lineage: dict[str, Any],
+    now: datetime,
     params: LabelIngestParams,
-) -> str:
-    """Why an answer cannot be learned from; empty when it can."""
-    if unfit:
-        return f"the image cannot be used: {unfit}"
-    if not label:
-        return "the label is empty"
-    if params.classes is not None and label not in params.classes:
-        near = get_close_matches(label, params.classes, n=1)
+) -> dict[str, Any]:
+    """Say what became of every row, for a reader who was not there.
+
+    Returns:
+        ``rows``, the sum of ``labels``, ``rejected`` and ``unchanged``; the same by
+        batch; the first rejections and changed labels; new classes; labelers; disputes;
+        the training set. Plain values, for JSON.
+    """
+    outcome = checked_answers["outcome"]
+    refused = checked_answers[outcome.isin([REJECTED, REJECTED_BEFORE])]
+    new = every_label["new"].to_numpy(dtype=np.bool_)
+    accepted = every_label[new]
+    columns = ["batch_id", "line", "image_id", "label", "labeler", "reason"]
+    return {
+        "at": now.isoformat(),
+        "rows": len(checked_answers),
+        **_outcomes(outcome),
+        "by_batch": {
+            str(batch): {"rows": len(of), **_outcomes(of)}
+            for batch, of in outcome.groupby(checked_answers["batch_id"], sort=True)
+        },
+        "answers": _counts(accepted["answer"]),
+        "unsolicited": int((accepted["request_id"] == "").sum()),
+        "new_classes": _new_classes(accepted, every_label[~new], params),
+        "rejections": _told(refused.assign(image_id=_called(refused)), columns),
+        "n_changes": len(changed_labels),
+        "changes": _told(changed_labels, list(changed_labels.columns)),
+        "labelers": _counts(accepted["labeler"]),
+        "disputes": {
+            "open": len(disputed_labels),
+            "by_standing": _counts(settled_labels["standing"]),
+            "first": _told(disputed_labels, ["image_id", "reason", "priority"]),
+        },
+        "training_set": training_lineage,
+    }
+
+
+def _fresh(answers: pd.DataFrame, known: pd.DataFrame) -> BoolArray:
+    """Which answers are not known, and no repetition of one further up."""
+    readable = (answers["reason"] == "").to_numpy()
+    again = np.zeros(len(answers), dtype=np.bool_)
+    again[readable] = answers.loc[readable, "label_id"].duplicated()
+    seen = answers["label_id"].isin(known["label_id"]).to_numpy()
+    return ~(readable & (seen | again))
+
+
+def _with_rounds(known: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
+    row = pd.Index(requests["request_id"]).get_indexer(pd.Index(known["request_id"]))
+    return known.assign(round=np.append(requests["round"].to_numpy(), 0)[row])
+
+
+def _called(answers: pd.DataFrame) -> pd.Series:
+    """The image, or how it was called where it was not found."""
+    return answers["image_id"].where(answers["image_id"] != "", answers["reference"])
+
+
+def _with_reference(frame: pd.DataFrame) -> pd.DataFrame:
+    if "image_id" not in frame.columns:
+        return frame
+    return frame.assign(reference=frame["image_id"])
+
+
+def _rejections(
+    answers: pd.DataFrame, judged: pd.DataFrame, now: datetime
+) -> pd.DataFrame:
+    """The rows as they came, with the reason; an image unfound as it was called."""
+    return answers.assign(
+        image_id=_called(answers),
+        reason=judged.loc[answers.index, "reason"],
+        rejected_at=pd.Timestamp(now),
+    )
+
+
+def _among(rejected: pd.DataFrame, past: pd.DataFrame) -> BoolArray:
+    """Whether each was rejected before; the line does not count, it may move."""
+    names = [n for n in REJECTED_LABELS.names if n not in ("line", "rejected_at")]
+    keys = pd.Series(joined(rejected, names).to_numpy(zero_copy_only=False))
+    earlier = joined(past, names).to_numpy(zero_copy_only=False)
+    return (keys.isin(earlier) | keys.duplicated()).to_numpy()
+
+
+def _log_outcomes(checked: pd.DataFrame) -> None:
+    counts = _outcomes(checked["outcome"])
+    first = checked[checked["outcome"].isin([REJECTED, REJECTED_BEFORE])].head(1)
+    logger.info(
+        "%d rows of %d exports: %d labels, %d rejected, %d unchanged%s",
+        len(checked),
+        checked["batch_id"].nunique(),
+        counts["labels"],
+        counts["rejected"],
+        counts["unchanged"],
+        "".join(
+            f"; the first rejected: {row.batch_id}, line {row.line}: {row.reason}"
+            for row in first.itertuples()
+        ),
+    )
+
+
+def _outcomes(outcome: pd.Series) -> dict[str, int]:
+    n = {name: int((outcome == name).sum()) for name in set(outcome)}
+    before = n.get(REJECTED_BEFORE, 0)
+    return {
+        "labels": n.get(ACCEPTED, 0),
+        "rejected": n.get(REJECTED, 0),
+        "unchanged": n.get(KNOWN, 0) + before,
+        "rejected_before": before,
+    }
+
+
+def _held_out_standings(params: LabelIngestParams) -> set[str]:
+    held_out = {TIED}
+    if params.consensus.disagreement == "hold_out":
+        held_out.add(DISAGREEMENT)
+    if params.suspected != "keep":
+        held_out.add(SUSPECTED)
+    return held_out
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    return {str(name): int(n) for name, n in values.value_counts().sort_index().items()}
+
+
+def _told(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
+    head = table[columns].head(_N_TOLD).astype(object)
+    return [{str(name): row[name] for name in row} for row in head.to_dict("records")]
+
+
+def _new_classes(
+    accepted: pd.DataFrame, known: pd.DataFrame, params: LabelIngestParams
+) -> dict[str, dict[str, Any]]:
+    """Classes that came with this run: how many labels, and what they resemble."""
+    before = allowed_classes(known, params)
+    if before is None:
+        return {}
+    new = accepted.loc[
+        (accepted["answer"] == LABEL) & ~accepted["label"].isin(before), "label"
+    ]
+    told: dict[str, dict[str, Any]] = {}
+    for label, n in _counts(new).items():
+        near = get_close_matches(label, before, n=1)
+        told[label] = {"labels": n, "resembles": near}
         hint = f"; did the labeler mean {near[0]!r}?" if near else ""
-        return f"{label!r} is not among label_ingest.classes{hint}"
-    if content in held_out:
-        return "the image is in the frozen test set, or a copy of one that is"
-    return ""
+        logger.warning("%r is a new class, with %d labels%s", label, n, hint)
+    return told
