@@ -1,6 +1,7 @@
 """Nodes of ``select``."""
 
 import logging
+import math
 from datetime import datetime
 
 import numpy as np
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 POWER = "power"
 RANDOM = "random"
+SECOND_OPINION = "second_opinion"
 
 
 def draw_audit(audit_candidates: pd.DataFrame, params: SelectParams) -> pd.DataFrame:
@@ -63,7 +65,8 @@ def rank_candidates(
             could have been drawn (``population``); ``vector`` where the strategy looks
             at embeddings; ``weight`` and their sum ``mass`` where it draws.
         labeled_embeddings: ``vector`` of the images that have a label.
-        known_labels: ``label`` of each of them.
+        known_labels: A row for each answer: ``image_id``, ``label`` and ``answer``. The
+            latest label of an image counts; one that was skipped has none.
         params: Uses ``strategy``, ``over``, ``exponent`` and ``budget``.
 
     Returns:
@@ -73,6 +76,7 @@ def rank_candidates(
         Ties go by ``image_id``, so equal pools give equal rankings.
     """
     if candidates.empty:
+        logger.warning("There are no unlabeled candidates to ask for")
         return candidates.assign(utility=np.empty(0), propensity=np.empty(0))
     pool = _pool(candidates, labeled_embeddings, known_labels, params)
     strategy = find_strategy(params.strategy, params.over, params.exponent)
@@ -81,8 +85,68 @@ def rank_candidates(
     return ranked.assign(propensity=_propensity(ranked, params))
 
 
+def draw_second_opinions(
+    open_disputes: pd.DataFrame,
+    past_requests: pd.DataFrame,
+    known_labels: pd.DataFrame,
+    test_set: pd.DataFrame,
+    images: ImageStore,
+    now: datetime,
+    params: SelectParams,
+) -> pd.DataFrame:
+    """Take the labels in doubt that somebody shall look at once more.
+
+    Args:
+        open_disputes: In the columns of ``schemas.DISPUTED_LABELS``.
+        past_requests: A second opinion that was asked for, not answered and not
+            expired is not asked for again.
+        known_labels: ``request_id`` of what was answered.
+        test_set: ``content`` of the images that no round may ask for.
+        images: Where the images are; one that cannot be read now is passed over.
+        now: The end of what has not expired.
+        params: Uses ``second_opinions``, ``budget`` and ``expire_after_days``.
+
+    Returns:
+        The highest priorities first, ties by ``image_id``: ``label`` (what the model
+        that asked said of it, empty where none did, as its version is 0 then),
+        ``utility`` (the priority), ``propensity`` 1 and the model. ``population`` is
+        how many disputes could have been taken.
+    """
+    at_most = math.ceil(params.second_opinions * params.budget)
+    if open_disputes.empty or not at_most:
+        return open_disputes.head(0)
+    since = pd.Timestamp(now) - pd.Timedelta(days=params.expire_after_days)
+    asked = past_requests[
+        (past_requests["strategy"] == SECOND_OPINION)
+        & (past_requests["requested_at"] > since)
+        & ~past_requests["request_id"].isin(set(known_labels["request_id"]))
+    ]
+    ordered = open_disputes[~open_disputes["image_id"].isin(set(asked["image_id"]))]
+    ordered = ordered.sort_values(["priority", "image_id"], ascending=[False, True])
+    ordered = ordered.drop_duplicates("image_id")
+    taken = _askable(ordered, at_most, test_set, images)
+    logger.info(
+        "%d of %d labels in doubt get a second opinion; %d wait for theirs",
+        len(taken),
+        len(open_disputes),
+        asked["image_id"].nunique(),
+    )
+    return pd.DataFrame(
+        {
+            "image_id": taken["image_id"],
+            "label": taken["predicted_label"].fillna(""),
+            "utility": taken["priority"],
+            "propensity": 1.0,
+            "population": len(ordered),
+            "model_name": taken["model_name"].fillna(""),
+            "model_version": taken["model_version"].fillna(0).astype(np.int64),
+        }
+    )
+
+
 def choose_batch(
     ranked_candidates: pd.DataFrame,
+    second_opinions: pd.DataFrame,
     audit_sample: pd.DataFrame,
     past_requests: pd.DataFrame,
     test_set: pd.DataFrame,
@@ -90,13 +154,14 @@ def choose_batch(
     now: datetime,
     params: SelectParams,
 ) -> pd.DataFrame:
-    """Take the budget from the top of the ranking, and the audit sample beside it.
+    """Take the budget: second opinions, then the top of the ranking; audits beside it.
 
     Near-duplicates of a better image are passed over, and so is a predicted class that
     has its share of the batch.
 
     Args:
         ranked_candidates: Predictions with ``utility``, most useful first.
+        second_opinions: Labeled images to ask about again; they come out of the budget.
         audit_sample: Drawn blind; asked beside the budget.
         past_requests: Earlier requests; this round's number is one more than theirs.
         test_set: ``content`` of the images that no round may ask for.
@@ -108,38 +173,59 @@ def choose_batch(
     Returns:
         Requests in the columns of ``schemas.LABEL_REQUESTS`` with the class that was
         ``predicted_label``, by ``rank``, the audit sample last; fewer than the budget
-        when there are fewer candidates. The rank of a draw with known probability
-        counts what was drawn before it and passed over.
+        when there are fewer candidates. The strategy's first has rank 1 and second
+        opinions stand before it, so that the last of them has rank 0. The rank of a
+        draw with known probability counts what was drawn before it and passed over.
 
     Raises:
         TestSetError: A chosen image is in the test set, or a copy of one that is.
     """
-    fits = _within_class_share(ranked_candidates, params)
-    rows = _without_near_duplicates(ranked_candidates.iloc[fits], images, params)
-    chosen = ranked_candidates.iloc[fits[rows]]
-    both = pd.concat([chosen, audit_sample], ignore_index=True)
-    _refuse_test_images(both["image_id"].tolist(), test_set, images)
-    if len(chosen) < params.budget:
+    n_second = len(second_opinions)
+    rest = params.model_copy(update={"budget": params.budget - n_second})
+    ranked = ranked_candidates.head(len(ranked_candidates) if rest.budget else 0)
+    if n_second and len(ranked):
+        ranked = ranked.assign(propensity=_propensity(ranked, rest))
+    fits = _within_class_share(ranked, rest)
+    twice = ranked["image_id"].iloc[fits].isin(second_opinions["image_id"])
+    fits = fits[~twice.to_numpy(dtype=bool)]
+    rows = _without_near_duplicates(ranked.iloc[fits], images, rest)
+    chosen = ranked.iloc[fits[rows]]
+    if len(ranked) and len(chosen) < rest.budget:
         logger.warning(
             "Only %d of %d requests can be made: no more unlabeled candidates",
             len(chosen),
-            params.budget,
+            rest.budget,
         )
+    parts = [second_opinions] if n_second else []
+    every = pd.concat([*parts, chosen, audit_sample], ignore_index=True)
+    _refuse_test_images(every["image_id"].tolist(), test_set, images)
     round_number = int(past_requests["round"].max() + 1) if len(past_requests) else 1
     ranks = fits[rows] + 1 if params.strategy == POWER else np.arange(len(chosen)) + 1
     last = int(ranks.max()) if len(ranks) else 0
-    audits = np.arange(len(both)) >= len(chosen)
-    requests = both.assign(
+    kinds = np.repeat(
+        [SECOND_OPINION, params.strategy, RANDOM],
+        [n_second, len(chosen), len(audit_sample)],
+    )
+    audits = np.arange(len(every)) >= n_second + len(chosen)
+    # One image may be asked about twice in a round, for different reasons.
+    marks = np.where(audits, "audit", np.where(kinds == SECOND_OPINION, kinds, ""))
+    requests = every.assign(
         request_id=[
-            row_id(name, round_number, *(("audit",) if audit else ()))
-            for name, audit in zip(both["image_id"], audits, strict=True)
+            row_id(name, round_number, *((mark,) if mark else ()))
+            for name, mark in zip(every["image_id"], marks.tolist(), strict=True)
         ],
         round=round_number,
-        strategy=np.where(audits, RANDOM, params.strategy),
-        rank=np.concatenate([ranks, last + 1 + np.arange(len(audit_sample))]),
+        strategy=kinds,
+        rank=np.concatenate(
+            [
+                np.arange(n_second) - n_second + 1,
+                ranks,
+                last + 1 + np.arange(len(audit_sample)),
+            ]
+        ),
         audit=audits,
         requested_at=pd.Timestamp(now),
-        predicted_label=both["label"],
+        predicted_label=every["label"],
     )
     return requests.reindex(columns=[*LABEL_REQUESTS.names, "predicted_label"])
 
@@ -154,13 +240,16 @@ def stage_images(
 
     Returns:
         A queue whose ``requests`` have ``request_id``, ``image_id``,
-        ``predicted_label`` and ``rank``; the images are copied when it is saved.
+        ``predicted_label``, ``rank`` and ``round``; the images are copied when it is
+        saved.
     """
-    same = past_requests["model_version"].isin(batch["model_version"])
     audits = batch["audit"].astype(bool)
+    # A second opinion may bear an older version, whose answers are none to this one.
+    versions = batch.loc[audits, "model_version"]
+    same = past_requests["model_version"].isin(versions)
     asked = {*past_requests.loc[same, "image_id"], *batch.loc[~audits, "image_id"]}
     known = audits & batch["image_id"].isin(asked)
-    columns = ["request_id", "image_id", "predicted_label", "rank"]
+    columns = ["request_id", "image_id", "predicted_label", "rank", "round"]
     return LabelingQueue(requests=batch.loc[~known, columns], images=images)
 
 
@@ -193,7 +282,7 @@ def _pool(
     params: SelectParams,
 ) -> Pool:
     classes = list(candidates["classes"].iloc[0])
-    counts = known_labels["label"].value_counts()
+    counts = _latest_labels(known_labels).value_counts()
     return Pool(
         image_ids=tuple(candidates["image_id"]),
         probabilities=np.stack(candidates["probabilities"].tolist()),
@@ -203,6 +292,31 @@ def _pool(
         labeled_counts=np.array([counts.get(name, 0) for name in classes], np.int64),
         budget=params.budget,
     )
+
+
+def _latest_labels(known_labels: pd.DataFrame) -> pd.Series:
+    """One label for each image that has one."""
+    labels = known_labels[known_labels["answer"].fillna("label") == "label"]
+    if labels["image_id"].duplicated().any():
+        labels = labels.sort_values(["labeled_at", "label_id"])
+        labels = labels.drop_duplicates("image_id", keep="last")
+    return labels["label"]
+
+
+def _askable(
+    ordered: pd.DataFrame, at_most: int, test_set: pd.DataFrame, images: ImageStore
+) -> pd.DataFrame:
+    """The first rows whose images can be read and are not held out."""
+    held_out = set(test_set["content"])
+    parts = [ordered.head(0)]
+    for start in range(0, len(ordered), 2 * at_most):
+        rows = ordered.iloc[start : start + 2 * at_most]
+        found = images.survey(rows["image_id"].tolist())
+        fit = (found["reason"] == "") & ~found["content"].isin(held_out)
+        parts.append(rows[fit.to_numpy(dtype=bool)])
+        if sum(map(len, parts)) >= at_most:
+            break
+    return pd.concat(parts, ignore_index=True).head(at_most)
 
 
 def _vectors(frame: pd.DataFrame) -> Float32Array | None:

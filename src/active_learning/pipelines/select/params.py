@@ -6,6 +6,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
@@ -31,6 +32,54 @@ class NearDuplicates(Parameters):
     distance: int = Field(ge=0, le=64)
 
 
+class Plateau(Parameters):
+    """When the audited accuracy has stopped rising; off without ``min_gain``."""
+
+    versions: PositiveInt
+    min_gain: float | None = Field(gt=0, lt=1)
+
+
+class Stability(Parameters):
+    """When versions have stopped changing their answers; off without ``kappa``."""
+
+    # The query brings back ten pairs of versions.
+    pairs: int = Field(ge=1, le=10)
+    min_images: PositiveInt
+    kappa: float | None = Field(gt=0, le=1)
+
+
+class Uncertainty(Parameters):
+    """When the champion has little doubt left; off without ``at_most``."""
+
+    over: Literal["mean", "max"]
+    at_most: NonNegativeFloat | None
+
+
+class Stopping(Parameters):
+    """When the advice is to stop asking for labels, and what a label costs."""
+
+    act: bool
+    combine: Literal["any", "all"]
+    max_labels: PositiveInt | None
+    max_cost: PositiveFloat | None
+    cost_per_label: PositiveFloat | None
+    currency: str
+    level: float = Field(gt=0, lt=1)
+    window_days: PositiveInt
+    plateau: Plateau
+    stability: Stability
+    uncertainty: Uncertainty
+
+    @model_validator(mode="after")
+    def _refuse_a_bound_without_a_price(self) -> Self:
+        if self.max_cost is not None and self.cost_per_label is None:
+            raise ValueError(
+                f"select.stopping.max_cost is {self.max_cost:g} {self.currency}, and "
+                "cost_per_label does not say what a label costs"
+            )
+        return self
+
+
 class SelectParams(Parameters):
     """How a batch is chosen. No defaults here: ``conf/base`` is their one home."""
 
@@ -43,6 +92,8 @@ class SelectParams(Parameters):
     expire_after_days: PositiveInt
     near_duplicates: NearDuplicates
     max_class_share: float | None = Field(gt=0, le=1)
+    second_opinions: float = Field(ge=0, le=1)
+    stopping: Stopping
 
     @field_validator("strategy")
     @classmethod
