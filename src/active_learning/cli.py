@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.utils import (
     CONTEXT_SETTINGS,
-    KedroCliError,
     _split_params,
     env_option,
 )
+
+from active_learning.services.labeling.cli import label
+from active_learning.services.triggers.cli import watch
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -27,6 +29,10 @@ _NEEDED = ("azureml_inference_server_http", "gunicorn")
 @click.group(context_settings=CONTEXT_SETTINGS, name=__name__)
 def cli() -> None:
     """Commands that Kedro adds to its own."""
+
+
+cli.add_command(label)
+cli.add_command(watch)
 
 
 @cli.command()
@@ -57,7 +63,7 @@ def serve(
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise KedroCliError(
+        raise click.ClickException(
             f"Serving needs {' and '.join(missing)}: "
             "pip install 'active-learning-loop[serve]'"
         )
@@ -77,7 +83,7 @@ def serve(
         service = ServingSettings.model_validate(said.get("serve"))
         server = ServerSettings.model_validate({**said.get("server", {}), **given})
     except ValidationError as exc:
-        raise KedroCliError(f"conf/base/serve/serving.yml: {exc}") from exc
+        raise click.ClickException(f"conf/base/serve/serving.yml: {exc}") from exc
     # A release that Azure mounts would go before the endpoint's.
     environment = {k: v for k, v in os.environ.items() if k != MODEL_FOLDER}
     environment[SETTINGS] = service.model_dump_json()

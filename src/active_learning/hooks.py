@@ -31,8 +31,8 @@ _STEPS = {"score": "score_images", "select": "draw_audit", "train": None}
 
 # What is written into the active run when a node has measured it.
 _MEASURED = {
-    "evaluate_challenger": "log_evaluation",
     "judge_drift": "log_drift",
+    "judge_stopping": "log_stopping",
     "measure_accuracy": "log_accuracy",
     "record_release": "log_release",
 }
@@ -110,13 +110,17 @@ class TrackingHooks:
         )
 
     @hook_impl
-    def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
-        """Log what a round or an evaluation measured."""
+    def after_node_run(
+        self, node: Node, catalog: DataCatalog, outputs: dict[str, Any]
+    ) -> None:
+        """Log what a round or an evaluation measured, before it is saved."""
         place = _ROUND.fullmatch(node.namespace or "")
         if node.short_name in ("measure_start", "measure_round") and place:
             from active_learning import tracking
 
             tracking.log_point(next(iter(outputs.values())), place["branch"])
+        elif node.short_name == "evaluate_challenger" and place is None:
+            _log_challenger(next(iter(outputs.values())), catalog)
         elif node.short_name in _MEASURED and place is None:
             from active_learning import tracking
 
@@ -147,6 +151,17 @@ class TrackingHooks:
             from active_learning import tracking
 
             tracking.close_runs("FAILED")
+
+
+def _log_challenger(evaluation: dict[str, Any], catalog: DataCatalog) -> None:
+    # The same figures of the same version are of a model that is in the books.
+    before = catalog.load("evaluation") if catalog.exists("evaluation") else None
+    if evaluation["accuracy"] is None or evaluation == before:
+        return
+    from active_learning import tracking
+
+    model = catalog["challenger"]._describe()["filepath"]
+    tracking.log_evaluation(evaluation, model)
 
 
 def _simulates(run_params: dict[str, Any]) -> bool:

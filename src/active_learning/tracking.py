@@ -60,8 +60,13 @@ def open_runs(plan: Plan, experiment_id: str, tracking_uri: str, resume: bool) -
         os.environ[_RUNS] = json.dumps(runs)
 
 
-def log_evaluation(evaluation: dict[str, Any]) -> None:
-    """Write a challenger's figures into the active run, its version as the step."""
+def log_evaluation(evaluation: dict[str, Any], model: str) -> None:
+    """Write a challenger and its figures into the active run, its version as the step.
+
+    Args:
+        evaluation: Of the challenger, on the frozen test set.
+        model: Its file.
+    """
     if mlflow.active_run() is None:
         return
     figures = {
@@ -78,6 +83,7 @@ def log_evaluation(evaluation: dict[str, Any]) -> None:
                 "test_set": evaluation["test_set"],
             }
         )
+        mlflow.log_artifact(model)
 
 
 def log_drift(report: dict[str, Any]) -> None:
@@ -112,6 +118,23 @@ def log_accuracy(report: dict[str, Any]) -> None:
             mlflow.log_metrics(figures, step=version["model_version"])
 
 
+def log_stopping(report: dict[str, Any]) -> None:
+    """Write the figures of the stopping criteria, and the advice, into the run."""
+    if mlflow.active_run() is None:
+        return
+    figures = {
+        f"stopping/{criterion['name']}": float(criterion["value"])
+        for criterion in report["criteria"]
+        if criterion["value"] is not None
+    }
+    labels = report["price"]["labels"]
+    if labels is not None and labels["value"] is not None:
+        figures["stopping/labels_to_next_point"] = labels["value"]
+    with _recorded():
+        mlflow.log_metrics(figures)
+        mlflow.set_tag("stopping.advice", report["advice"])
+
+
 def log_release(release: dict[str, Any]) -> None:
     """Write a decision's figures, and the decision itself, into the active run."""
     if mlflow.active_run() is None:
@@ -140,14 +163,21 @@ def log_point(point: dict[str, Any], namespace: str) -> None:
 
     Args:
         point: A value for each column of ``learning_curves``; ``None`` is left out.
-        namespace: Of the branch. The start belongs to every strategy of its seed.
+        namespace: Of the branch. The start belongs to every strategy of its seed and
+            variant.
     """
     runs = _runs()
     seed, strategy = namespace.split(".")
+    begins, _, variant = strategy.partition("--")
     names = [
         name
         for name in runs
-        if name == namespace or (strategy == START and name.startswith(f"{seed}."))
+        if name == namespace
+        or (
+            begins == START
+            and name.startswith(f"{seed}.")
+            and name.partition("--")[2] == variant
+        )
     ]
     now = int(time.time() * 1000)
     metrics = [

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pytest
 from kedro.pipeline import Pipeline
@@ -61,13 +63,19 @@ def test_one_parameter_makes_it_the_way_back() -> None:
 def test_a_turn_of_the_loop_ends_with_it() -> None:
     announce_parameters({})
     turn = register_pipelines()["__default__"]
-    order = [str(node.namespace) for node in turn.nodes]
+    order = [node.name for node in turn.nodes]
 
     assert list(LOOP)[-2:] == ["train", "deploy"]
-    assert order[-1] == "deploy"
-    last = {step: len(order) - order[::-1].index(step) for step in set(order)}
-    assert last["score"] < order.index("select") < order.index("label_ingest")
-    assert last["label_ingest"] < order.index("deploy")
+    # Steps meet in these; what needs no other step may come earlier.
+    meeting = [
+        *("score.score_images", "monitor.ingest_predictions"),
+        *("select.rank_candidates", "select.record_requests"),
+        *("label_ingest.gather_answers", "label_ingest.build_training_set"),
+        *("train.train_challenger", "deploy.export_challenger"),
+        "deploy.raise_failure",
+    ]
+    assert sorted(meeting, key=order.index) == meeting
+    assert order[-1] == "deploy.raise_failure"
     # What is in production is the endpoint's, and no node's output.
     written = {name.partition("@")[0] for name in turn.all_outputs()}
     assert "champion" not in written
@@ -105,6 +113,21 @@ def label(data: Path, digits: Path, name: str, every: int) -> None:
     table.to_csv(exports / f"{name}.csv", index=False)
 
 
+def booked(data: Path) -> dict[str, int]:
+    """How many runs in MLflow have measured and kept each version."""
+    client = mlflow.MlflowClient(f"sqlite:///{data}/mlflow.db")
+    experiment = client.get_experiment_by_name("active-learning-loop")
+    measured = [
+        run
+        for run in client.search_runs([experiment.experiment_id])
+        if "test/accuracy" in run.data.metrics
+    ]
+    for run in measured:
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert "challenger.ckpt" in files
+    return dict(Counter(run.data.tags["model.version"] for run in measured))
+
+
 @pytest.mark.slow
 def test_models_come_and_go_by_kedro_commands(digits: Path, tmp_path: Path) -> None:
     here = {"images": digits}
@@ -122,16 +145,29 @@ def test_models_come_and_go_by_kedro_commands(digits: Path, tmp_path: Path) -> N
     kedro(tmp_path, "label-ingest,train,deploy", **here)
     assert (release()["decision"], live()) == ("promoted", 1)
 
+    # Killed before it was deployed, a challenger is deployed by the next run.
     label(tmp_path, digits, "second", every=4)
-    kedro(tmp_path, "label-ingest,train,deploy", **here)
+    kedro(tmp_path, "label-ingest,train", **here)
+    said = kedro(tmp_path, "label-ingest,train,deploy", **here)
+    assert "Nothing was trained: version 2 has learned" in said
     assert (release()["decision"], live()) == ("promoted", 2)
     assert release()["accuracy"]["difference"] > 0
 
-    kedro(tmp_path, "deploy", **here)
+    # Nothing new is neither trained nor released nor entered in the books.
+    said = kedro(tmp_path, "label-ingest,train,deploy", **here)
+    assert "Nothing was trained: since version 2, which is in production" in said
+    assert "there is nothing new to release" in said
     assert (release()["decision"], live()) == ("unchanged", 2)
+    assert booked(tmp_path) == {"1": 1, "2": 1}
 
     kedro(tmp_path, "deploy", **here, **{"deploy.rollback": "true"})
     assert (release()["decision"], live()) == ("rolled_back", 1)
+
+    # What was taken back is trained no second time, and does not come again.
+    said = kedro(tmp_path, "label-ingest,train,deploy", **here)
+    assert "Nothing was trained: version 2 has learned" in said
+    assert (release()["decision"], live()) == ("refused", 1)
+    assert booked(tmp_path) == {"1": 1, "2": 1}
 
     # What scores is what is in production.
     kedro(tmp_path, "score", **here)

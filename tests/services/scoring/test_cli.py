@@ -122,7 +122,15 @@ def test_a_command_that_does_not_serve_pays_nothing_for_it() -> None:
         [sys.executable, "-c", ADDED], capture_output=True, text=True, check=True
     )
 
-    assert set(ran.stdout.split()) == {"active_learning", "active_learning.cli"}
+    assert set(ran.stdout.split()) == {
+        "active_learning",
+        "active_learning.cli",
+        "active_learning.services",
+        "active_learning.services.labeling",
+        "active_learning.services.labeling.cli",
+        "active_learning.services.triggers",
+        "active_learning.services.triggers.cli",
+    }
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def export_challenger(
         if state.champion and known.name == state.champion.name:
             version = known.model_version
             return start.becomes(
-                "unchanged", f"Version {version} is in production already."
+                "unchanged",
+                f"Version {version} is in production already: there is nothing new to "
+                "release.",
             )
         if known.name in {release.name for release in state.rolled_back}:
             return start.becomes(

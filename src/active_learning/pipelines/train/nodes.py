@@ -10,6 +10,7 @@ from active_learning.errors import LabelsError, TestSetError
 from active_learning.imaging import ImageStore
 from active_learning.imaging.held_out import decode_held_out
 from active_learning.learning.protocol import Classifier
+from active_learning.pipelines.train.novelty import memorize, novelty
 from active_learning.pipelines.train.params import TrainParams
 from active_learning.schemas import fingerprint
 
@@ -22,30 +23,51 @@ def train_challenger(
     champion: Classifier | None,
     test_set: pd.DataFrame,
     params: TrainParams,
+    last_challenger: Classifier | None = None,
 ) -> Classifier:
-    """Fine-tune a challenger on every label so far.
+    """Fine-tune a challenger on every label so far, where there is something to learn.
 
     Args:
-        training_set: ``image_id``, ``label``, ``content``.
+        training_set: ``image_id``, ``label``, ``content``, ``batch_id``.
         images: Where the images are.
         champion: The model to go on from; ``None`` before the first.
         test_set: ``content`` of the images that must not be trained on.
         params: Uses all but ``evaluation_batch_size``; the seed is spread over the
             versions, so that each round draws afresh and a resumed one draws alike.
+        last_challenger: What an earlier run trained, deployed or not.
 
     Returns:
-        The challenger. Its classes are the champion's, then the new ones by name.
+        The challenger. Its classes are the champion's, then the new ones by name. It
+        is one of the models that came in where nothing was trained: the last
+        challenger if training would only repeat it, which a killed run has left to
+        deploy; the champion if fewer labels than ``min_new_labels`` are new to it.
 
     Raises:
         TestSetError: An image of the test set, or a copy of one, would be trained on.
         LabelsError: There are no labels, or fewer than two classes of them.
     """
+    _refuse_test_images(training_set, test_set)
+    lineage = _lineage(training_set, champion, params)
+    there = _model_that_suffices(
+        training_set, champion, last_challenger, lineage, params
+    )
+    if there is not None:
+        return there
+    return _train(training_set, images, champion, lineage, params)
+
+
+def _train(
+    training_set: pd.DataFrame,
+    images: ImageStore,
+    champion: Classifier | None,
+    lineage: dict[str, Any],
+    params: TrainParams,
+) -> Classifier:
     from active_learning.learning.training import fine_tune
 
-    _refuse_test_images(training_set, test_set)
     known = champion.classes if champion else ()
     classes = [*known, *sorted(set(training_set["label"]) - set(known))]
-    if len(classes) < 2:
+    if training_set.empty or len(classes) < 2:
         raise LabelsError(
             f"{len(training_set)} labels name {len(classes)} classes; a classifier "
             "needs two or more. Ingest more labels first."
@@ -60,15 +82,8 @@ def train_challenger(
             *decoded.set_aside[["image_id", "reason"]].iloc[0],
         )
     labels = training_set.set_index("image_id")["label"].loc[decoded.image_ids]
-    version = champion.version + 1 if champion else 1
-    lineage = {
-        "version": version,
-        "parent": champion.version if champion else None,
-        "n_labels": len(training_set),
-        "training_set": fingerprint(training_set),
-        "batches": sorted(set(training_set["batch_id"])),
-    }
-    seed = np.random.SeedSequence([params.seed, version]).generate_state(1)[0]
+    entropy = [params.seed, lineage["version"]]
+    seed = np.random.SeedSequence(entropy).generate_state(1)[0]
     return fine_tune(
         champion=champion,
         classes=classes,
@@ -100,8 +115,8 @@ def evaluate(
 
     Returns:
         ``version``, ``n_labels``, ``n_test``, ``accuracy``, ``macro_f1``, ``recall`` by
-        class, and the fingerprints ``training_set`` and ``test_set``; every figure is
-        ``None`` without a model.
+        class, and the fingerprints ``training_set``, ``settings`` and ``test_set``;
+        every figure is ``None`` without a model.
 
     Raises:
         TestSetError: A test image cannot be read any more.
@@ -121,9 +136,64 @@ def evaluate(
         "version": model.version,
         "n_labels": model.lineage["n_labels"],
         "training_set": model.lineage["training_set"],
+        "settings": model.lineage.get("settings"),
         "test_set": fingerprint(test_set),
         **measure(probabilities, test_set["label"].tolist(), model.classes),
     }
+
+
+def _lineage(
+    training_set: pd.DataFrame, champion: Classifier | None, params: TrainParams
+) -> dict[str, Any]:
+    """What decides a challenger; two of one lineage are the same model."""
+    return {
+        "version": champion.version + 1 if champion else 1,
+        "parent": champion.version if champion else None,
+        "n_labels": len(training_set),
+        "training_set": fingerprint(training_set),
+        "batches": sorted(set(training_set["batch_id"])),
+        "labels": memorize(training_set),
+        "settings": params.fingerprint,
+    }
+
+
+def _model_that_suffices(
+    training_set: pd.DataFrame,
+    champion: Classifier | None,
+    last_challenger: Classifier | None,
+    lineage: dict[str, Any],
+    params: TrainParams,
+) -> Classifier | None:
+    """The model that makes training needless; ``None`` where there is none."""
+    if params.min_new_labels == 0:
+        return None
+    if last_challenger is not None and last_challenger.lineage == lineage:
+        logger.info(
+            "Nothing was trained: version %d has learned from these %d labels by the "
+            "same settings already, and training again would only repeat it. 'deploy' "
+            "decides about it.",
+            last_challenger.version,
+            len(training_set),
+        )
+        return last_challenger
+    if champion is None:
+        return None
+    memory = champion.lineage.get("labels")
+    if not isinstance(memory, str):
+        same = champion.lineage.get("training_set") == lineage["training_set"]
+        memory = lineage["labels"] if same else ""
+    new = novelty(training_set, memory)
+    if new.total >= params.min_new_labels:
+        return None
+    logger.info(
+        "Nothing was trained: since version %d, which is in production, %s; "
+        "train.min_new_labels waits for %d. Bring in more labels, or train on what "
+        "there is with '--params train.min_new_labels=0'.",
+        champion.version,
+        new,
+        params.min_new_labels,
+    )
+    return champion
 
 
 def _refuse_test_images(training_set: pd.DataFrame, test_set: pd.DataFrame) -> None:

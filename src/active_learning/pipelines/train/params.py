@@ -7,6 +7,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from active_learning.imaging import Preprocessing
 from active_learning.learning.recipe import Hardware, Initialization, Network, Recipe
 from active_learning.parameters import Parameters
+from active_learning.schemas import row_id
 
 
 class TrainParams(Parameters):
@@ -18,7 +19,14 @@ class TrainParams(Parameters):
     recipe: Recipe
     hardware: Hardware
     evaluation_batch_size: PositiveInt
+    min_new_labels: NonNegativeInt
     seed: NonNegativeInt
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what decides a model's weights, the labels apart."""
+        beside = {"evaluation_batch_size", "min_new_labels"}
+        return row_id(self.model_dump_json(exclude=beside))
 
     @model_validator(mode="after")
     def _refuse_missing_weights(self) -> Self:

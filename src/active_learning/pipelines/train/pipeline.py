@@ -17,6 +17,7 @@ def create_pipeline() -> Pipeline:
                     "champion": "champion@checkpoint",
                     "test_set": "test_set",
                     "params": "params:train",
+                    "last_challenger": "last_challenger",
                 },
                 outputs="challenger",
                 name="train_challenger",
