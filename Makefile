@@ -11,10 +11,10 @@ BRANCHES := --runner active_learning.runner.BranchRunner
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install data simulate loop serve test bench viz ui clean
+.PHONY: help install data simulate label-noise loop serve label watch test bench viz ui clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ data: $(READY)  ## the default images: Fashion-MNIST as PNG files, a folder per 
 simulate: data  ## which strategy saves how many labels; ARGS='--env simulation' for all
 	$(BIN)/kedro run --pipelines simulate $(BRANCHES) --only-missing-outputs $(ARGS)
 
+label-noise: data  ## what wrong labels cost, and what the checks of label-ingest give back
+	$(BIN)/kedro run --env label_noise --pipelines simulate $(BRANCHES) --only-missing-outputs $(ARGS)
+
 # The first turn draws its labels blindly, as there is no champion to ask.
 $(CHAMPION): | data
 	$(TURN) --pipelines test-set --only-missing-outputs
@@ -40,6 +43,12 @@ loop: data $(CHAMPION)  ## one turn of the loop with an oracle; the first time, 
 
 serve: $(READY)  ## the scoring service, on http://127.0.0.1:5001; ARGS='--workers 4'
 	$(BIN)/kedro serve $(ARGS)
+
+label: $(READY)  ## Label Studio on http://127.0.0.1:8080: requests in, answers out
+	$(BIN)/kedro label $(ARGS)
+
+watch: $(READY)  ## a new export of labels starts training; Ctrl-C ends it
+	$(BIN)/kedro watch $(ARGS)
 
 test: $(READY)  ## lint, types, import contracts and every test
 	$(BIN)/ruff check .

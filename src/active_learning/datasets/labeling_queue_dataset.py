@@ -1,28 +1,35 @@
 """The folder in which labelers find what they are asked."""
 
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from kedro.io import AbstractDataset
 
-from active_learning.files import replacing
 from active_learning.imaging import ImageStore
+from active_learning.imaging.places import Place, place_at
 from active_learning.services.labeling import LabelingQueue
-
-_COLUMNS = ["request_id", "image_id", "predicted_label", "rank"]
+from active_learning.services.labeling.queue import (
+    IMAGES,
+    REQUESTS,
+    open_queue,
+    stage,
+)
 
 
 class LabelingQueueDataset(AbstractDataset[LabelingQueue, LabelingQueue]):
     """``LabelingQueueDataset`` copies the asked images beside a list of them.
 
-    ``images/`` holds the files under their ``image_id`` and ``requests.csv`` one row
-    for each, with the request it belongs to and the model's guess. Saving adds to
-    what is there: an image that lies there is not copied again, and a request that is
-    listed is not listed twice.
+    ``images/`` holds the files under their ``image_id`` and nothing else, so it can be
+    the folder that an Azure Machine Learning labeling project with incremental refresh
+    watches. ``requests.csv`` has one row for each request with the model's guess,
+    ``tasks.json`` the same as tasks for Label Studio, and ``rounds/`` both for
+    each round alone, with a form to fill in. Saving adds to what is there: an image
+    that lies there is not copied again, and a request that is listed is not listed
+    twice.
 
     Args:
-        path: The folder.
+        path: The folder: a path, or a URL such as ``abfs://queue@account...``.
+        fs_args: For the fsspec filesystem.
+        credentials: For the fsspec filesystem too; never shown.
         metadata: For plugins; not used here.
 
     Examples:
@@ -40,38 +47,38 @@ class LabelingQueueDataset(AbstractDataset[LabelingQueue, LabelingQueue]):
         False
     """
 
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        fs_args: dict[str, Any] | None = None,
+        credentials: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Describe the folder; it is made by the first save."""
-        self._path = Path(path)
+        self._path = path.rstrip("/")
+        self._storage_options = {**(fs_args or {}), **(credentials or {})}
         self.metadata = metadata
 
     def load(self) -> LabelingQueue:
         """Read the list; the images are read when somebody looks at them."""
-        images = ImageStore(str(self._path / "images"), cache=None, max_pixels=1)
-        return LabelingQueue(requests=self._listed(), images=images)
+        images = ImageStore(
+            f"{self._path}/{IMAGES}",
+            cache=None,
+            max_pixels=1,
+            storage_options=self._storage_options,
+        )
+        return open_queue(self._place(), images)
 
     def save(self, data: LabelingQueue) -> None:
         """Copy the images, then list the requests: what is listed is there."""
-        for image_id in data.requests["image_id"]:
-            target = self._path / "images" / image_id
-            if target.exists():
-                continue
-            content = data.images.read(image_id)
-            with replacing(target) as temporary:
-                temporary.write_bytes(content)
-        every = pd.concat([self._listed(), data.requests[_COLUMNS]], ignore_index=True)
-        with replacing(self._path / "requests.csv") as temporary:
-            every.drop_duplicates("request_id").to_csv(temporary, index=False)
+        stage(self._place(), data)
 
-    def _listed(self) -> pd.DataFrame:
-        requests = self._path / "requests.csv"
-        if not requests.exists():
-            return pd.DataFrame(columns=_COLUMNS)
-        listed = pd.read_csv(requests, dtype=str, keep_default_na=False)
-        return listed.astype({"rank": int})
+    def _place(self) -> Place:
+        return place_at(self._path, self._storage_options)
 
     def _exists(self) -> bool:
-        return (self._path / "requests.csv").exists()
+        return self._place().size(REQUESTS) is not None
 
     def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path)}
+        return {"path": self._path}
