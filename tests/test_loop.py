@@ -178,6 +178,47 @@ def test_labels_grow_and_error_falls(digits: Path, tmp_path: Path) -> None:
     assert_books(tmp_path, curves)
 
 
+@pytest.mark.slow
+def test_wrong_labels_cost_and_labelers_share_the_budget(
+    digits: Path, tmp_path: Path
+) -> None:
+    kedro(
+        tmp_path,
+        "simulate",
+        **{
+            "images": digits,
+            **SMALL,
+            "simulate.rounds": 2,
+            "simulate.strategies": "random",
+            "simulate.seeds": "0",
+            "simulate.pool_size": 400,
+            "simulate.initial_labels": 90,
+            "simulate.labels_per_round": 90,
+            "simulate.stream_size": 200,
+            "simulate.variants.wrong.oracle.noise": 0.6,
+            "simulate.variants.wrong.oracle.abstain": 0.1,
+            "simulate.variants.three.oracle.labelers": 3,
+        },
+    )
+
+    curves = pd.read_csv(
+        tmp_path / "08_reporting" / "simulation" / "learning_curves.csv"
+    )
+    counts = curves.groupby("strategy")["n_labels"].apply(list).to_dict()
+    names = ("random", "random (wrong)", "random (three)")
+    assert counts == {name: [90, 180, 270] for name in names}
+    ends = curves[curves["round"] == 2].set_index("strategy")["test_accuracy"]
+    assert ends["random (wrong)"] < ends["random"] - 0.1
+    (three,) = tmp_path.glob("07_model_output/**/random--three/round_02")
+    assert len(pd.read_parquet(three / "label_requests.parquet")) == 30
+    labels = pd.read_parquet(three / "labels.parquet")
+    assert len(labels) == 270
+    assert set(labels.groupby("image_id")["labeler"].nunique()) == {3}
+    (wrong,) = tmp_path.glob("07_model_output/**/random--wrong/round_02")
+    answers = pd.read_parquet(wrong / "labels.parquet")["answer"]
+    assert set(answers) == {"label", "skipped", "unclear"}
+
+
 def assert_books(data: Path, curves: pd.DataFrame) -> None:
     """One parent, a child for each seed and strategy, and the round as the step."""
     client = mlflow.MlflowClient(f"sqlite:///{data}/mlflow.db")

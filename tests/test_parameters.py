@@ -8,6 +8,7 @@ from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from active_learning.pipelines.deploy.params import DeployParams
+from active_learning.pipelines.label_ingest.params import LabelIngestParams
 from active_learning.pipelines.monitor.params import MonitorParams
 from active_learning.pipelines.score.params import ScoreParams
 from active_learning.pipelines.select.params import SelectParams
@@ -15,6 +16,7 @@ from active_learning.pipelines.simulate.params import SimulateParams
 from active_learning.pipelines.start.params import StartParams
 from active_learning.pipelines.test_set.params import TestSetParams
 from active_learning.pipelines.train.params import TrainParams
+from active_learning.services.labeling.oracle import OracleParams
 from active_learning.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -26,12 +28,14 @@ def configured(section: str, env: str = "base", **changes: Any) -> dict[str, Any
     return {**loader["parameters"][section], **changes}
 
 
-@pytest.mark.parametrize("env", ["base", "simulation"])
+@pytest.mark.parametrize("env", ["base", "simulation", "label_noise"])
 @pytest.mark.parametrize(
     ("section", "model"),
     [
         ("deploy", DeployParams),
+        ("label_ingest", LabelIngestParams),
         ("monitor", MonitorParams),
+        ("oracle", OracleParams),
         ("score", ScoreParams),
         ("select", SelectParams),
         ("simulate", SimulateParams),
@@ -55,6 +59,7 @@ def test_the_full_experiment_is_that_of_the_reference() -> None:
         "initial_labels": 200,
         "labels_per_round": 50,
         "stream_size": 500,
+        "variants": {},
     }
 
 

@@ -33,6 +33,12 @@ PARAMETERS = {
     "simulate.initial_labels": 40,
     "simulate.labels_per_round": 20,
     "simulate.stream_size": 100,
+    # Labelers who err and disagree: what is in doubt goes from round to round, too.
+    "oracle.noise": 0.3,
+    "oracle.labelers": 2,
+    "oracle.abstain": 0.1,
+    "label_ingest.suspicion.min_labels": 10,
+    "label_ingest.suspicion.min_confidence": 0.3,
 }
 # Long enough for a machine that is busy with something else.
 PATIENCE_S = 300

@@ -1,4 +1,4 @@
-"""Answers of one who knows every label."""
+"""Answers of labelers who know every class."""
 
 import logging
 from typing import Any, NoReturn
@@ -9,8 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from active_learning.datasets.table_dataset import TableDataset
 from active_learning.imaging.labeled import class_folders_of
 from active_learning.imaging.store import ImageStore
-
-_COLUMNS = ["image_id", "label", "labeler", "labeled_at", "source", "request_id"]
+from active_learning.services.labeling.oracle import OracleParams, answer
 
 logger = logging.getLogger(__name__)
 
@@ -18,14 +17,18 @@ logger = logging.getLogger(__name__)
 class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
     """``OracleDataset`` answers every label request by the folder its image lies in.
 
-    It takes the place of a labeler's exports where the labels are known: one export
-    for each round, the same at every look. An image that lies in no class folder is
-    left unanswered.
+    It takes the place of labelers' exports where the labels are known: one export for
+    each round, the same at every look. An image that lies in no class folder is left
+    unanswered; who is asked about an image again is another labeler than before.
 
     Args:
         filepath: The root of the labeled images: a folder per class, or ``train/`` and
             ``test/`` of those.
         requests: The folder of the table ``label_requests``.
+        noise: The share of wrong classes among those given, each any other alike.
+        labelers: How many answer each request, each with errors of their own.
+        abstain: The share of answers that are skipped or unclear.
+        seed: Another one errs elsewhere.
         fs_args: For the fsspec filesystem.
         credentials: For the fsspec filesystem too; never shown.
         metadata: For plugins; not used here.
@@ -53,18 +56,36 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         *,
         filepath: str,
         requests: str,
+        noise: float = 0.0,
+        labelers: int = 1,
+        abstain: float = 0.0,
+        seed: int = 0,
         fs_args: dict[str, Any] | None = None,
         credentials: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Describe the places; they are read by ``load``."""
+        """Describe the places; they are read by ``load``.
+
+        Raises:
+            pydantic.ValidationError: A share or a number is out of its bounds.
+        """
         self._filepath = filepath
         self._requests = requests
+        self._params = OracleParams(
+            noise=noise, labelers=labelers, abstain=abstain, seed=seed
+        )
         self._storage_options = {**(fs_args or {}), **(credentials or {})}
         self.metadata = metadata
 
     def load(self) -> dict[str, pd.DataFrame]:
-        """Answer what was asked so far; an export by the name of its round."""
+        """Answer what was asked so far.
+
+        Returns:
+            An export in the columns of ``schemas.ANSWERS`` by the name of each round.
+
+        Raises:
+            DatasetError: There is noise, and one class folder alone.
+        """
         asked = TableDataset(table="label_requests", path=self._requests).load()
         if asked.empty:
             return {}
@@ -74,13 +95,14 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
             max_pixels=1,
             storage_options=self._storage_options,
         )
-        answers = asked.assign(
-            label=class_folders_of(asked["image_id"].tolist(), store.listing()),
-            labeler="oracle",
-            source="oracle",
-            labeled_at=asked["requested_at"],
+        listing = store.listing()
+        requests = asked.sort_values("round", kind="stable", ignore_index=True)
+        requests = requests.assign(
+            label=class_folders_of(requests["image_id"].tolist(), listing),
+            labeled_at=requests["requested_at"],
+            n_before=self._params.labelers * requests.groupby("image_id").cumcount(),
         )
-        homeless = answers.loc[answers["label"] == "", "image_id"]
+        homeless = requests.loc[requests["label"] == "", "image_id"]
         if len(homeless):
             logger.warning(
                 "The oracle leaves %d of %d requests unanswered: the images lie in no "
@@ -89,10 +111,11 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
                 len(asked),
                 homeless.iloc[0],
             )
-            answers = answers.drop(index=homeless.index)
+            requests = requests.drop(index=homeless.index)
+        classes = sorted(set(class_folders_of(listing.image_ids, listing)) - {""})
         return {
-            f"oracle-{number:04d}": rows[_COLUMNS].reset_index(drop=True)
-            for number, rows in answers.groupby("round")
+            f"oracle-{number:04d}": answer(rows, classes, self._params)
+            for number, rows in requests.groupby("round")
         }
 
     def save(self, data: NoReturn) -> None:
@@ -100,4 +123,8 @@ class OracleDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         raise DatasetError("OracleDataset is read-only: it answers label requests.")
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "requests": self._requests}
+        return {
+            "filepath": self._filepath,
+            "requests": self._requests,
+            **self._params.model_dump(),
+        }

@@ -230,6 +230,31 @@ def test_what_is_not_proved_depends_on_the_seeds(n_seeds: int, caveat: str) -> N
         assert subject in list_of_limits
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"oracle": {"noise": 0.1}},
+        {"simulate": {"variants": {"noisy": {"oracle": {"noise": 0.1}}}}},
+    ],
+    ids=["everywhere", "in a variant"],
+)
+def test_an_oracle_that_errs_is_not_said_to_be_right(
+    settings: dict[str, object],
+) -> None:
+    page = report(curves(random=[RANDOM]), None, settings)
+
+    assert "oracle never errs" not in page
+    assert "errs by the dice" in page
+
+
+def test_a_variant_is_explained_where_there_is_one() -> None:
+    variants = {"simulate": {"variants": {"three": {"oracle": {"labelers": 3}}}}}
+    table = named("random (three)", [QUICK])
+
+    assert "Strategy (variant)" in report(table, None, variants)
+    assert "Strategy (variant)" not in report(named("quick", [QUICK]))
+
+
 def test_page_loads_nothing_and_runs_nothing() -> None:
     page = report(
         curves(random=[RANDOM] * 2, quick=[QUICK] * 2),

@@ -13,6 +13,7 @@ from active_learning.errors import SettingsError
 from active_learning.evaluation.curves import CURVE_COLUMNS
 from active_learning.imaging import ImageStore, LabeledImages
 from active_learning.pipelines.label_ingest.params import LabelIngestParams
+from active_learning.pipelines.select.nodes import SECOND_OPINION
 from active_learning.pipelines.select.params import SelectParams
 from active_learning.pipelines.simulate.params import BranchParams, SimulateParams
 from active_learning.pipelines.train.params import TrainParams
@@ -20,10 +21,13 @@ from active_learning.schemas import (
     LABEL_REQUESTS,
     LABELS,
     MANIFEST,
+    PREDICTIONS,
+    REJECTED_LABELS,
     empty_frame,
     fingerprint,
 )
 from active_learning.services.labeling import LabelingQueue
+from active_learning.services.labeling.oracle import OracleParams, answer
 
 logger = logging.getLogger(__name__)
 
@@ -79,16 +83,47 @@ def draw_pool(
 
 
 def label_start(
-    pool: pd.DataFrame, now: datetime
-) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, pd.DataFrame]:
+    pool: pd.DataFrame, now: datetime, simulate: SimulateParams, params: OracleParams
+) -> tuple[
+    dict[str, pd.DataFrame], pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame
+]:
     """Give the first labels, which nobody had to ask for.
 
+    Args:
+        pool: ``image_id``, ``label`` and ``round``.
+        now: When they are given.
+        simulate: Uses ``initial_labels``.
+        params: Uses all fields. Several labelers share the first labels: there are so
+            many images less.
+
     Returns:
-        One export with the labels of round 0, no labels from before and no requests.
+        One export with the labels of round 0, and what there is none of before it:
+        labels, requests, rejected answers, and predictions of what was asked for.
     """
-    first = pool[pool["round"] == 0]
-    export = _answers(first["image_id"], first["label"], now)
-    return {"round_00": export}, empty_frame(LABELS), empty_frame(LABEL_REQUESTS)
+    first = pool[pool["round"] == 0].head(simulate.initial_labels // params.labelers)
+    requests = first[["image_id", "label"]].assign(
+        request_id="", labeled_at=pd.Timestamp(now), n_before=0
+    )
+    export = answer(requests, sorted(set(pool["label"])), params)
+    return (
+        {"round_00": export},
+        empty_frame(LABELS),
+        empty_frame(LABEL_REQUESTS),
+        empty_frame(REJECTED_LABELS),
+        empty_frame(PREDICTIONS),
+    )
+
+
+def look_back(
+    last_requests: pd.DataFrame, last_labels: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Have at hand what the rounds before left, read once for all who ask for it.
+
+    Returns:
+        The requests of the round before, every answer so far, and what was rejected of
+        this round's export before it came: nothing.
+    """
+    return last_requests, last_labels, empty_frame(REJECTED_LABELS)
 
 
 def draw_stream(
@@ -102,9 +137,9 @@ def draw_stream(
     Args:
         pool: ``image_id`` and ``round``.
         past_requests: Those of the round before; none before the first.
-        known_labels: ``image_id`` of what is labeled. A strategy that keeps its
-            distance from it has it looked at again, as a folder that is scored whole
-            would.
+        known_labels: A row for each answer so far. A strategy that keeps its distance
+            from what is labeled has it looked at again, as a folder that is scored
+            whole would.
         params: Uses ``strategy`` and ``over``.
 
     Returns:
@@ -113,7 +148,8 @@ def draw_stream(
     number = int(past_requests["round"].max()) + 1 if len(past_requests) else 1
     incoming = pool.loc[pool["round"] == number, ["image_id"]]
     if needs_embeddings(params.strategy, params.over):
-        incoming = pd.concat([incoming, known_labels[["image_id"]]])
+        labeled = known_labels[["image_id"]].drop_duplicates()
+        incoming = pd.concat([incoming, labeled])
     nothing = pd.DataFrame({"image_id": [], "model_version": []})
     return incoming.reset_index(drop=True), nothing
 
@@ -155,45 +191,65 @@ def offer_candidates(
     return candidates, candidates, vectors[vectors["image_id"].isin(labeled)]
 
 
-def answer_requests(
-    labeling_queue: LabelingQueue, pool: pd.DataFrame, now: datetime
-) -> dict[str, pd.DataFrame]:
-    """Answer as an oracle that never errs.
+def recall_predictions(
+    past_predictions: pd.DataFrame,
+    candidates: pd.DataFrame,
+    labeling_queue: LabelingQueue,
+) -> pd.DataFrame:
+    """Keep what was said of each image before anybody was asked about it.
+
+    Args:
+        past_predictions: Of the images that earlier rounds asked for.
+        candidates: What the champion said of this round's stream.
+        labeling_queue: What this round asks for. An image that was asked for before is
+            no candidate, and keeps what was said of it then.
 
     Returns:
-        One export with the true label of every request.
+        One row for each image ever asked for that was scored, in the columns of
+        ``schemas.PREDICTIONS``.
     """
-    truth = pool.set_index("image_id")["label"]
-    asked = labeling_queue.requests
-    answers = _answers(asked["image_id"], truth.loc[asked["image_id"]].to_numpy(), now)
-    batch = f"{now:%Y-%m-%d}"
-    return {batch: answers.assign(request_id=asked["request_id"].to_numpy())}
+    asked = candidates["image_id"].isin(labeling_queue.requests["image_id"])
+    return join_frames(past_predictions, candidates.loc[asked, PREDICTIONS.names])
 
 
 def measure_start(
-    evaluation: dict[str, Any], step_times: dict[str, float], branch: BranchParams
+    evaluation: dict[str, Any],
+    step_times: dict[str, float],
+    branch: BranchParams,
+    simulate: SimulateParams,
+    oracle: OracleParams,
 ) -> dict[str, Any]:
     """Give the first point of a seed's curves; nothing was scored or selected yet."""
-    return _point(evaluation, step_times, branch) | {"round": 0}
+    n_images = simulate.initial_labels // oracle.labelers
+    point = _point(evaluation, step_times, branch)
+    return point | {"round": 0, "n_labels": n_images * oracle.labelers}
 
 
 def measure_round(
+    past_point: dict[str, Any],
     evaluation: dict[str, Any],
     label_requests: pd.DataFrame,
     scored_batch: pd.DataFrame,
     pool: pd.DataFrame,
     step_times: dict[str, float],
     branch: BranchParams,
+    oracle: OracleParams,
 ) -> dict[str, Any]:
     """Give one point of a learning curve.
 
+    A label is an answer that was paid for: each request costs one of every labeler,
+    also where they skip the image, where the answer is rejected, and where it is a
+    second opinion.
+
     Args:
+        past_point: Of the round before: its ``n_labels`` are counted on.
         evaluation: Of the challenger, on the frozen test set.
         label_requests: Of the round; gives its number.
         scored_batch: What the champion said of the incoming images.
         pool: Their true labels.
         step_times: Seconds by step.
         branch: Seed and strategy.
+        oracle: Uses ``labelers``.
 
     Returns:
         A value for each column of ``learning_curves``.
@@ -202,16 +258,18 @@ def measure_round(
     truth = pool[pool["round"] == number].set_index("image_id")["label"]
     stream = scored_batch[scored_batch["image_id"].isin(truth.index)]
     right = stream["label"].to_numpy() == truth.loc[stream["image_id"]].to_numpy()
+    n_labels = past_point["n_labels"] + oracle.labelers * len(label_requests)
     logger.info(
         "Seed %d, %s, round %d: %d labels, test accuracy %.4f",
         branch.seed,
         branch.strategy,
         number,
-        evaluation["n_labels"],
+        n_labels,
         evaluation["accuracy"],
     )
     return _point(evaluation, step_times, branch) | {
         "round": number,
+        "n_labels": n_labels,
         "stream_accuracy": float(right.mean()),
     }
 
@@ -227,12 +285,15 @@ def join_points(branch: BranchParams, *points: dict[str, Any]) -> pd.DataFrame:
 
 
 def join_frames(*frames: pd.DataFrame) -> pd.DataFrame:
-    """Put the frames of all branches below each other."""
-    return pd.concat(frames, ignore_index=True)
+    """Put frames below each other, in their order."""
+    # pandas takes a column's type from a frame without rows, too.
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled or frames[:1], ignore_index=True)
 
 
 def describe_settings(
     simulate: SimulateParams,
+    oracle: OracleParams,
     train: TrainParams,
     label_ingest: LabelIngestParams,
     test_set: pd.DataFrame,
@@ -240,6 +301,7 @@ def describe_settings(
     """Say what was simulated, for a reader who was not there."""
     return {
         "simulate": simulate.model_dump(mode="json"),
+        "oracle": oracle.model_dump(mode="json", exclude={"seed"}),
         "train": train.model_dump(mode="json", exclude={"seed"}),
         "label_ingest": label_ingest.model_dump(mode="json"),
         "test_set": {"images": len(test_set), "fingerprint": fingerprint(test_set)},
@@ -257,16 +319,20 @@ def picture_first_asked(
     """Show what a strategy asked for first, as the network saw it.
 
     Returns:
-        Up to 12 rows: ``strategy``, ``seed``, ``round``, ``rank``, ``label``,
-        ``predicted_label``, ``utility`` and ``png`` (bytes).
+        Of what it chose itself, second opinions left out, up to 12 rows:
+        ``strategy``, ``seed``, ``round``, ``rank``, ``label``, ``predicted_label``,
+        ``utility`` and ``png`` (bytes).
     """
-    first = label_requests.nsmallest(N_ASKED, "rank").reset_index(drop=True)
+    scored = label_requests["image_id"].isin(scored_batch["image_id"])
+    chosen = label_requests[scored & (label_requests["strategy"] != SECOND_OPINION)]
+    first = chosen.nsmallest(N_ASKED, "rank").reset_index(drop=True)
     names = first["image_id"].tolist()
     decoded = images.pixels(names, train.preprocessing)
     pixels = decoded.pixels.take(np.arange(len(names)))
     said = scored_batch.set_index("image_id")["label"]
     truth = pool.set_index("image_id")["label"]
-    return first[["strategy", "round", "rank", "utility"]].assign(
+    return first[["round", "rank", "utility"]].assign(
+        strategy=branch.strategy,
         seed=branch.seed,
         label=truth.loc[names].to_numpy(),
         predicted_label=said.loc[names].to_numpy(),
@@ -280,7 +346,6 @@ def _point(
     return {
         "seed": branch.seed,
         "strategy": branch.strategy,
-        "n_labels": evaluation["n_labels"],
         "test_accuracy": evaluation["accuracy"],
         "test_macro_f1": evaluation["macro_f1"],
         "stream_accuracy": None,
@@ -288,18 +353,6 @@ def _point(
         "score_s": step_times.get("score"),
         "select_s": step_times.get("select"),
     }
-
-
-def _answers(image_ids: Any, labels: Any, now: datetime) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "image_id": np.asarray(image_ids),
-            "label": np.asarray(labels),
-            "labeler": "oracle",
-            "labeled_at": pd.Timestamp(now),
-            "source": "oracle",
-        }
-    )
 
 
 def _png(pixels: Any) -> bytes:

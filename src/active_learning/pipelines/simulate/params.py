@@ -1,5 +1,6 @@
 """Parameters of ``simulate``."""
 
+import re
 from typing import Any, Self
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
@@ -8,9 +9,17 @@ from active_learning.acquisition import find_strategy
 from active_learning.errors import UnknownNameError
 from active_learning.parameters import Parameters
 
+# What a variant may change: the steps of a round, and who answers in it.
+VARIABLE = ("score", "select", "oracle", "label_ingest", "train")
+
 
 class SimulateParams(Parameters):
-    """How much is simulated. ``conf/base`` is the one home of its values."""
+    """How much is simulated. ``conf/base`` is the one home of its values.
+
+    ``initial_labels`` and ``labels_per_round`` count answers, which are what is paid:
+    with three labelers a third as many images are asked about. ``variants`` names
+    changes of other sections; every strategy runs once more with each.
+    """
 
     rounds: PositiveInt
     strategies: tuple[str, ...]
@@ -19,6 +28,7 @@ class SimulateParams(Parameters):
     initial_labels: PositiveInt
     labels_per_round: PositiveInt
     stream_size: PositiveInt
+    variants: dict[str, dict[str, dict[str, Any]]]
 
     @field_validator("strategies", "seeds", mode="before")
     @classmethod
@@ -50,6 +60,25 @@ class SimulateParams(Parameters):
             raise ValueError(f"{list(values)} must name one or more, each once")
         return values
 
+    @field_validator("variants")
+    @classmethod
+    def _refuse_strange_variants(
+        cls, variants: dict[str, dict[str, dict[str, Any]]]
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        for name, changes in variants.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(
+                    f"{name!r} cannot name a variant: it becomes part of a folder's "
+                    "name; use small letters, digits and underscores"
+                )
+            strange = sorted(set(changes) - set(VARIABLE))
+            if strange or not changes:
+                raise ValueError(
+                    f"the variant {name!r} changes {strange or 'nothing'}; it may "
+                    f"change {', '.join(VARIABLE)}"
+                )
+        return variants
+
     @model_validator(mode="after")
     def _refuse_what_does_not_fit(self) -> Self:
         if self.rounds * self.stream_size > self.pool_size:
@@ -66,7 +95,10 @@ class SimulateParams(Parameters):
 
 
 class BranchParams(Parameters):
-    """One strategy with one seed; laid out by the plan, not by hand."""
+    """One strategy with one seed; laid out by the plan, not by hand.
+
+    ``strategy`` is as the report calls it, with its variant.
+    """
 
     seed: NonNegativeInt
     strategy: str

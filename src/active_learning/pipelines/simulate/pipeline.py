@@ -6,10 +6,10 @@ from active_learning.evaluation.curves import summarize
 from active_learning.pipelines.label_ingest.pipeline import (
     create_pipeline as label_ingest,
 )
+from active_learning.pipelines.oracle.pipeline import create_pipeline as oracle
 from active_learning.pipelines.score.pipeline import create_pipeline as score
-from active_learning.pipelines.select.pipeline import create_pipeline as select
+from active_learning.pipelines.select.pipeline import create_selection as select
 from active_learning.pipelines.simulate.nodes import (
-    answer_requests,
     describe_settings,
     draw_pool,
     draw_stream,
@@ -17,11 +17,14 @@ from active_learning.pipelines.simulate.nodes import (
     join_frames,
     join_points,
     label_start,
+    look_back,
     measure_round,
     measure_start,
     offer_candidates,
     picture_first_asked,
+    recall_predictions,
 )
+from active_learning.pipelines.simulate.params import VARIABLE
 from active_learning.pipelines.simulate.plan import START, Branch, Plan, current_plan
 from active_learning.pipelines.simulate.report import (
     plot_learning_curves,
@@ -37,6 +40,9 @@ ASKED = {
     "predictions@audit_candidates": "audit_candidates",
     "predictions@labeled_embeddings": "labeled_embeddings",
 }
+# What label-ingest asks the engine, and what a round keeps of what it tells.
+RECALLED = {"predictions@asked": "asked_probabilities"}
+INGESTED = ("labels", "rejected_labels", "disputed_labels", "training_set")
 # What scores in production and what training goes on from: one model here.
 CHAMPION = ("champion@inference", "champion@checkpoint")
 
@@ -49,11 +55,12 @@ def create_pipeline() -> Pipeline:
     before.
     """
     plan = current_plan()
-    start, turn = _start(), _turn()
+    pool, start, turn = _pool(), _start(), _turn()
     return Pipeline(
         [
             test_set(),
             _images(),
+            *(_place_pool(pool, seed) for seed in plan.params.seeds),
             *(_place_start(start, branch) for branch in plan.starts),
             *(
                 _place_turn(turn, branch, number)
@@ -81,8 +88,8 @@ def _images() -> Pipeline:
     )
 
 
-def _start() -> Pipeline:
-    """Draw a pool, label its first images and train the first model."""
+def _pool() -> Pipeline:
+    """Draw what a seed learns from, whatever else is varied."""
     return Pipeline(
         [
             Node(
@@ -94,14 +101,33 @@ def _start() -> Pipeline:
                 },
                 outputs="pool",
                 name="draw_pool",
-            ),
+            )
+        ]
+    )
+
+
+def _start() -> Pipeline:
+    """Label the first images of a pool and train the first model."""
+    return Pipeline(
+        [
             Node(
                 label_start,
-                inputs={"pool": "pool", "now": "now"},
-                outputs=["label_exports", "known_labels", "label_requests"],
+                inputs={
+                    "pool": "pool",
+                    "now": "now",
+                    "simulate": "params:simulate",
+                    "params": "params:oracle",
+                },
+                outputs=[
+                    "label_exports",
+                    "known_labels",
+                    "label_requests",
+                    "past_rejections",
+                    "asked_probabilities",
+                ],
                 name="label_start",
             ),
-            label_ingest(),
+            Pipeline(label_ingest().to_outputs(*INGESTED), inputs=RECALLED),
             train().to_outputs("evaluation"),
             Node(
                 measure_start,
@@ -109,6 +135,8 @@ def _start() -> Pipeline:
                     "evaluation": "evaluation",
                     "step_times": "step_times",
                     "branch": "params:branch",
+                    "simulate": "params:simulate",
+                    "oracle": "params:oracle",
                 },
                 outputs="curve_point",
                 name="measure_start",
@@ -118,9 +146,15 @@ def _start() -> Pipeline:
 
 
 def _turn() -> Pipeline:
-    """One turn of the loop with an oracle in the human's place."""
+    """One turn of the loop with an oracle in the labelers' place."""
     return Pipeline(
         [
+            Node(
+                look_back,
+                inputs={"last_requests": "last_requests", "last_labels": "last_labels"},
+                outputs=["past_requests", "known_labels", "past_rejections"],
+                name="look_back",
+            ),
             Node(
                 draw_stream,
                 inputs={
@@ -145,28 +179,41 @@ def _turn() -> Pipeline:
                 name="offer_candidates",
             ),
             Pipeline(select(), inputs=ASKED),
+            oracle(),
             Node(
-                answer_requests,
+                recall_predictions,
                 inputs={
+                    "past_predictions": "past_predictions",
+                    "candidates": "candidates",
                     "labeling_queue": "labeling_queue",
-                    "pool": "pool",
-                    "now": "now",
                 },
-                outputs="label_exports",
-                name="answer_requests",
+                outputs="asked_probabilities",
+                name="recall_predictions",
             ),
-            label_ingest(),
+            Pipeline(
+                label_ingest().to_outputs(*INGESTED),
+                inputs=RECALLED,
+                outputs={"labels": "new_labels"},
+            ),
+            Node(
+                join_frames,
+                inputs=["known_labels", "new_labels"],
+                outputs="labels",
+                name="join_labels",
+            ),
             # The champion was measured in the round that trained it.
             train().to_outputs("evaluation"),
             Node(
                 measure_round,
                 inputs={
+                    "past_point": "past_point",
                     "evaluation": "evaluation",
                     "label_requests": "label_requests",
                     "scored_batch": "scored_batch",
                     "pool": "pool",
                     "step_times": "step_times",
                     "branch": "params:branch",
+                    "oracle": "params:oracle",
                 },
                 outputs="curve_point",
                 name="measure_round",
@@ -175,49 +222,55 @@ def _turn() -> Pipeline:
     )
 
 
+def _place_pool(pool: Pipeline, seed: int) -> Pipeline:
+    branch = Branch(seed, START)
+    return Pipeline(
+        pool,
+        namespace=branch.round(0),
+        inputs={"training_images": "training_images"},
+        outputs={"pool": branch.pool},
+        parameters={
+            "params:simulate": "params:simulate",
+            **_own_parameters(branch, "branch"),
+        },
+    )
+
+
 def _place_start(start: Pipeline, branch: Branch) -> Pipeline:
     return Pipeline(
         start,
         namespace=branch.round(0),
-        inputs={
-            "images": "images",
-            "test_set": "test_set",
-            "training_images": "training_images",
-        },
-        outputs={"pool": f"{branch.namespace}.pool"},
+        inputs={"images": "images", "test_set": "test_set", "pool": branch.pool},
         parameters={
             "params:simulate": "params:simulate",
-            "params:label_ingest": "params:label_ingest",
-            **_own_parameters(branch, "branch", "train"),
+            **_own_parameters(branch, "branch", "oracle", "label_ingest", "train"),
         },
     )
 
 
 def _place_turn(turn: Pipeline, branch: Branch, number: int) -> Pipeline:
-    start = Branch(branch.seed, START)
-    before = start.round(0) if number == 1 else branch.round(number - 1)
+    before = branch.start.round(0) if number == 1 else branch.round(number - 1)
     return Pipeline(
         turn,
         namespace=branch.round(number),
         inputs={
             "images": "images",
             "test_set": "test_set",
-            "pool": f"{start.namespace}.pool",
+            "pool": branch.pool,
             **dict.fromkeys(CHAMPION, f"{before}.challenger"),
-            # Rounds are immutable: what was labeled is the last training set.
-            "known_labels": f"{before}.training_set",
-            "past_requests": f"{before}.label_requests",
+            # Rounds are immutable: what was known is what the one before left.
+            "last_requests": f"{before}.label_requests",
+            "last_labels": f"{before}.labels",
+            "past_predictions": f"{before}.asked_probabilities",
+            "open_disputes": f"{before}.disputed_labels",
+            "past_point": f"{before}.curve_point",
         },
-        parameters={
-            "params:label_ingest": "params:label_ingest",
-            **_own_parameters(branch, "branch", "score", "select", "train"),
-        },
+        parameters=_own_parameters(branch, "branch", *VARIABLE),
     )
 
 
 def _curve(branch: Branch, plan: Plan) -> Pipeline:
     numbers = range(1, plan.params.rounds + 1)
-    start = Branch(branch.seed, START)
     first = branch.round(1)
     return Pipeline(
         [
@@ -225,7 +278,7 @@ def _curve(branch: Branch, plan: Plan) -> Pipeline:
                 join_points,
                 inputs=[
                     f"params:{branch.namespace}.branch",
-                    f"{start.round(0)}.curve_point",
+                    f"{branch.start.round(0)}.curve_point",
                     *(f"{branch.round(number)}.curve_point" for number in numbers),
                 ],
                 outputs=f"{branch.namespace}.learning_curve",
@@ -237,7 +290,7 @@ def _curve(branch: Branch, plan: Plan) -> Pipeline:
                 inputs={
                     "label_requests": f"{first}.label_requests",
                     "scored_batch": f"{first}.scored_batch",
-                    "pool": f"{start.namespace}.pool",
+                    "pool": branch.pool,
                     "images": "images",
                     "branch": f"params:{branch.namespace}.branch",
                     "train": f"params:{branch.namespace}.train",
@@ -251,6 +304,7 @@ def _curve(branch: Branch, plan: Plan) -> Pipeline:
 
 
 def _report(plan: Plan) -> Pipeline:
+    first = plan.starts[0].namespace
     return Pipeline(
         [
             Node(
@@ -281,8 +335,10 @@ def _report(plan: Plan) -> Pipeline:
                 describe_settings,
                 inputs={
                     "simulate": "params:simulate",
-                    "train": "params:train",
-                    "label_ingest": "params:label_ingest",
+                    # As they were, not as configured for production.
+                    "oracle": f"params:{first}.oracle",
+                    "train": f"params:{first}.train",
+                    "label_ingest": f"params:{first}.label_ingest",
                     "test_set": "test_set",
                 },
                 outputs="simulation_settings",

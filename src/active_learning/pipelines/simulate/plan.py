@@ -17,7 +17,8 @@ import yaml
 
 from active_learning import __version__
 from active_learning.acquisition import needs_embeddings
-from active_learning.pipelines.simulate.params import SimulateParams
+from active_learning.errors import SettingsError
+from active_learning.pipelines.simulate.params import VARIABLE, SimulateParams
 
 START = "start"
 # They say how much of an experiment is run, not what a round of it is.
@@ -31,15 +32,36 @@ class Branch:
     Args:
         seed: Decides pool, order and training.
         strategy: A name or a dotted path; ``start`` is what all strategies share.
+        variant: What else is changed in it, by its name in ``simulate.variants``.
     """
 
     seed: int
     strategy: str
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        """As the report calls it: ``margin``, or ``margin (noisy)`` with a variant."""
+        return f"{self.strategy} ({self.variant})" if self.variant else self.strategy
 
     @property
     def namespace(self) -> str:
-        """``seed_0.margin``; a dotted path keeps its dots as hyphens."""
-        return f"seed_{self.seed}.{self.strategy.replace('.', '-')}"
+        """``seed_0.margin``; a dotted path keeps its dots as hyphens.
+
+        A variant follows two hyphens, which no strategy has: ``seed_0.margin--noisy``.
+        """
+        name = self.strategy.replace(".", "-")
+        return f"seed_{self.seed}.{f'{name}--{self.variant}' if self.variant else name}"
+
+    @property
+    def start(self) -> "Branch":
+        """What it shares with the other strategies of its seed and variant."""
+        return Branch(self.seed, START, self.variant)
+
+    @property
+    def pool(self) -> str:
+        """The images of its seed, the same for every strategy and every variant."""
+        return f"{Branch(self.seed, START).namespace}.pool"
 
     def round(self, number: int) -> str:
         """The namespace of a round, ``seed_0.margin.round_01``."""
@@ -62,15 +84,19 @@ class Plan:
 
     @property
     def starts(self) -> tuple[Branch, ...]:
-        """What the strategies of each seed share."""
-        return tuple(Branch(seed, START) for seed in self.params.seeds)
+        """What the strategies of each seed share, in every variant."""
+        return tuple(
+            Branch(seed, START, variant)
+            for seed in self.params.seeds
+            for variant in ("", *self.params.variants)
+        )
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """Every seed with every strategy."""
+        """Every seed with every strategy, in every variant."""
         return tuple(
-            Branch(seed, strategy)
-            for seed in self.params.seeds
+            Branch(start.seed, strategy, start.variant)
+            for start in self.starts
             for strategy in self.params.strategies
         )
 
@@ -81,32 +107,61 @@ class Plan:
             parameters: As configured, a section for each pipeline.
 
         Returns:
-            Them, and ``seed_<s>.<strategy>`` with ``branch``, ``score``, ``select``
-            and ``train``.
+            Them, and ``seed_<s>.<strategy>`` with ``branch``, ``score``, ``select``,
+            ``oracle``, ``label_ingest`` and ``train``.
+
+        Raises:
+            pydantic.ValidationError: The section ``oracle`` does not hold together.
+            SettingsError: There are more labelers than labels to ask them for.
         """
         laid_out = deepcopy(dict(parameters))
         for branch in (*self.starts, *self.branches):
-            own = {
-                "branch": {"seed": branch.seed, "strategy": branch.strategy},
-                "score": {
-                    **parameters["score"],
-                    "source": "simulation",
-                    "embeddings": self._looks(branch, parameters["select"]),
-                },
-                # The oracle tells the accuracy of all images: no audit is needed.
-                "select": {
-                    **parameters["select"],
-                    "strategy": branch.strategy,
-                    "budget": self.params.labels_per_round,
-                    "audit": 0,
-                },
-                "train": {**parameters["train"], "seed": branch.seed},
-            }
-            if branch.strategy == START:
-                own = {name: own[name] for name in ("branch", "train")}
+            varied = _changed(parameters, self.params.variants.get(branch.variant, {}))
             seed, strategy = branch.namespace.split(".")
-            laid_out.setdefault(seed, {})[strategy] = own
+            laid_out.setdefault(seed, {})[strategy] = self._own(branch, varied)
         return laid_out
+
+    def _own(self, branch: Branch, varied: Mapping[str, Any]) -> dict[str, Any]:
+        """The sections of one branch, out of those of its variant."""
+        own = {
+            "branch": {"seed": branch.seed, "strategy": branch.title},
+            "oracle": {**varied["oracle"], "seed": branch.seed},
+            "label_ingest": _ingestion(varied),
+            # A round without a challenger would leave a hole in its curve.
+            "train": {**varied["train"], "seed": branch.seed, "min_new_labels": 0},
+        }
+        if branch.strategy == START:
+            return own
+        return {
+            **own,
+            "score": {
+                **varied["score"],
+                "source": "simulation",
+                "embeddings": self._looks(branch, varied["select"]),
+            },
+            # The oracle tells the accuracy of all images: no audit is needed.
+            "select": {
+                **varied["select"],
+                "strategy": branch.strategy,
+                "budget": self._requests(varied),
+                "audit": 0,
+            },
+        }
+
+    def _requests(self, varied: Mapping[str, Any]) -> int:
+        """How many images the answers of a round are enough for."""
+        # pandas comes with it, which not every command needs.
+        from active_learning.services.labeling.oracle import OracleParams
+
+        labelers = OracleParams.model_validate(varied["oracle"]).labelers
+        fewest = min(self.params.initial_labels, self.params.labels_per_round)
+        if labelers > fewest:
+            raise SettingsError(
+                f"oracle.labelers is {labelers}, and simulate pays for {fewest} "
+                "answers at a time: not one image can be asked about. Raise "
+                "simulate.initial_labels and simulate.labels_per_round."
+            )
+        return self.params.labels_per_round // labelers
 
     def _looks(self, branch: Branch, select: Mapping[str, Any]) -> bool:
         """Whether a branch looks at embeddings; most need not make them."""
@@ -129,14 +184,16 @@ def make_plan(parameters: Mapping[str, Any], images: str) -> Plan:
     sections = deepcopy({name: parameters[name] for name in _SECTIONS})
     for name in _EXTENT:
         sections["simulate"].pop(name)
-    for name in ("strategy", "budget"):
+    # What a branch sets itself, and what nobody asks a replay.
+    for name in ("strategy", "budget", "stopping"):
         sections["select"].pop(name, None)
+    sections["train"].pop("min_new_labels", None)
     decisive = [__version__, images, sections]
     digest = sha256(json.dumps(decisive, sort_keys=True, default=str).encode())
     return Plan(params, f"{Path(images).name}-{digest.hexdigest()[:8]}")
 
 
-_SECTIONS = ("score", "select", "label_ingest", "train", "test_set", "simulate")
+_SECTIONS = (*VARIABLE, "test_set", "simulate")
 _announced: Plan | None = None
 
 
@@ -154,6 +211,21 @@ def current_plan() -> Plan:
 def experiment() -> str:
     """The folder of the current plan, for the catalog."""
     return current_plan().experiment
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with some leaves changed, however deep."""
+    changed = dict(values)
+    for name, change in changes.items():
+        deeper = isinstance(change, Mapping) and isinstance(values.get(name), Mapping)
+        changed[name] = _changed(values[name], change) if deeper else change
+    return changed
+
+
+def _ingestion(varied: Mapping[str, Any]) -> dict[str, Any]:
+    """Where no label is wrong, to suspect one would cost an answer and find nothing."""
+    checked = dict(varied["label_ingest"])
+    return checked if varied["oracle"]["noise"] else {**checked, "suspected": "keep"}
 
 
 def _base_plan() -> Plan:

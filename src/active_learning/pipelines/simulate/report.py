@@ -230,7 +230,7 @@ def render_report(
     curves: pd.DataFrame,
     summary: pd.DataFrame,
     asked: pd.DataFrame,
-    settings: Mapping[str, object],
+    settings: Mapping[str, Any],
 ) -> str:
     """Write the page a decision can be taken from, whole in one file.
 
@@ -267,6 +267,8 @@ def render_report(
             asked=_gallery(asked, list(summary["strategy"])),
             times=_times(curves, list(summary["strategy"])),
             settings=list(_flat(settings)),
+            errs=_errs(settings),
+            variants=bool(_variants(settings)),
             styles=_styles(list(summary["strategy"])),
         )
     )
@@ -454,6 +456,18 @@ def _times(curves: pd.DataFrame, strategies: list[str]) -> list[dict[str, object
         }
         for name in strategies
     ]
+
+
+def _variants(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What else was run, by name: the changed parameters by section."""
+    variants: Mapping[str, Any] = settings.get("simulate", {}).get("variants", {})
+    return variants
+
+
+def _errs(settings: Mapping[str, Any]) -> bool:
+    """Whether an answer of any branch may have been wrong."""
+    changed = [settings, *_variants(settings).values()]
+    return any(section.get("oracle", {}).get("noise", 0) for section in changed)
 
 
 def _flat(settings: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""Oracle: answers in the labelers' place, where the labels are known."""
