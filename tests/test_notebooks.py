@@ -158,6 +158,7 @@ def answers(audited: pd.DataFrame, labeled_at: datetime) -> pd.DataFrame:
             "batch_id": "one",
             "source": "csv",
             "request_id": [row_id("request", name) for name in audited["image_id"]],
+            "answer": "label",
         }
     )
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,11 +21,29 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         A name in the same folder, since only a rename within one is atomic.
     """
+    with _beside(path) as temporary:
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to, as ``replacing`` does; the first one stays.
+
+    Of several processes that make the same file at once, one is right, and the others
+    take what it made.
+    """
+    with _beside(path) as temporary:
+        yield temporary
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

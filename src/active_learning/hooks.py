@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ROUND = re.compile(
     r"(?P<branch>seed_\d+\.[^.]+)\.(?P<round>round_\d+)(\.(?P<step>\w+))?"
 )
+_SQLITE = "sqlite:///"
 # The first node of each step whose seconds are told; evaluation is nobody's wait.
 _STEPS = {"score": "score_images", "select": "draw_audit", "train": None}
 
@@ -89,10 +90,19 @@ class TrackingHooks:
         """There is no context yet."""
         self._context: KedroContext | None = None
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep the context, to which kedro-mlflow adds its settings."""
+        """Keep the context, to which kedro-mlflow adds its settings.
+
+        It opens the database then; one that is not there yet is made before.
+        """
         self._context = context
+        uri = str(context.config_loader["mlflow"]["server"]["mlflow_tracking_uri"])
+        place = uri.removeprefix(_SQLITE)
+        if place != uri and not Path(place).exists():
+            from active_learning import tracking
+
+            tracking.make_database(Path(place))
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:

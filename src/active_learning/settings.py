@@ -34,8 +34,11 @@ CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    # What a scoring service is told; `kedro serve` reads it.
-    "config_patterns": {"serving": ["serving*", "serving*/**", "**/serving*"]},
+    # What a scoring service is told, which `kedro serve` reads; and kedro-mlflow's.
+    "config_patterns": {
+        name: [f"{name}*", f"{name}*/**", f"**/{name}*"]
+        for name in ("serving", "mlflow")
+    },
     # An overlay holds only the leaves that differ.
     "merge_strategy": {"parameters": "soft", "globals": "soft", "serving": "soft"},
     "custom_resolvers": {

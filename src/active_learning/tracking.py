@@ -20,6 +20,7 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Metric
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from active_learning.files import making
 from active_learning.pipelines.simulate.plan import START, Plan
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,22 @@ _METRICS = {
     "score_s": "time/score_s",
     "select_s": "time/select_s",
 }
+
+
+def make_database(path: Path) -> None:
+    """Make MLflow's SQLite database, whole or not at all.
+
+    MLflow makes it in some forty steps, and a database that a kill left between two of
+    them can neither be used nor completed; nor may two processes take them at once.
+    """
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with making(path) as temporary:
+        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            f"sqlite:///{temporary}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+        )
+        store.engine.dispose()
 
 
 def open_runs(plan: Plan, experiment_id: str, tracking_uri: str, resume: bool) -> None:

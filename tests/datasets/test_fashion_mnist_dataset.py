@@ -1,6 +1,7 @@
 import gzip
 import os
 import struct
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,8 @@ def programs(folder: Path, **scripts: str) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+        # urllib keeps the proxies that it saw at its first call.
+        urllib.request.install_opener(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])

@@ -41,6 +41,7 @@ def labels(*names: str, label: str = "cat") -> pd.DataFrame:
             "batch_id": "1",
             "source": "csv",
             "request_id": "",
+            "answer": "label",
         }
     )
 
