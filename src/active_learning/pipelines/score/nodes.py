@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 # Embeddings, set aside, predictions: in the order in which they are saved.
 Chunk = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
+# Images of the first chunk, where there are several: it is decoded while nobody scores.
+_FIRST = 256
+
 
 def score_images(
     incoming_images: pd.DataFrame,
@@ -95,20 +98,33 @@ def _decoded(
 ) -> Iterator[Decoded]:
     """Decode a chunk ahead of the one that is asked for."""
 
-    def decode(start: int) -> Decoded:
-        decoded = images.pixels(names[start : start + size], preprocessing)
+    def decode(rows: slice) -> Decoded:
+        decoded = images.pixels(names[rows], preprocessing)
         images.forget()
         return decoded
 
     coming: Future[Decoded] | None = None
     with ThreadPoolExecutor(1) as ahead:
-        for start in range(0, len(names), size):
-            after = ahead.submit(decode, start)
+        for rows in _chunks(len(names), size):
+            after = ahead.submit(decode, rows)
             if coming is not None:
                 yield coming.result()
             coming = after
         if coming is not None:
             yield coming.result()
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    """The rows of each chunk; of many, the first are smaller.
+
+    Nobody scores while the first one is decoded.
+    """
+    step = min(size, _FIRST) if n > size else size
+    start = 0
+    while start < n:
+        yield slice(start, start + step)
+        start += step
+        step = min(size, 2 * step)
 
 
 def _score(
