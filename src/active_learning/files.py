@@ -37,6 +37,7 @@ def making(path: Path) -> Iterator[Path]:
         yield temporary
         with suppress(FileExistsError):
             os.link(temporary, path)
+        temporary.unlink()
 
 
 @contextmanager
@@ -45,5 +46,6 @@ def _beside(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         yield temporary
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
