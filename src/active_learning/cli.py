@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,6 +70,7 @@ def serve(
         )
     from pydantic import ValidationError
 
+    from active_learning.configuration import configuration_of
     from active_learning.services.scoring.settings import (
         MODEL_FOLDER,
         SETTINGS,
@@ -76,7 +78,8 @@ def serve(
         ServingSettings,
     )
 
-    said = _configuration(metadata, env, params)
+    loader = configuration_of(Path(metadata.project_path), env, params)
+    said: dict[str, Any] = loader["serving"]
     options = {"workers": workers, "port": port, "host": host}
     given = {name: value for name, value in options.items() if value is not None}
     try:
@@ -91,21 +94,6 @@ def serve(
     # Paths in conf are relative to the project.
     os.chdir(metadata.project_path)
     os.execve(sys.executable, _command(server), environment)  # noqa: S606
-
-
-def _configuration(
-    metadata: ProjectMetadata, env: str | None, params: dict[str, Any]
-) -> dict[str, Any]:
-    from kedro.framework.project import settings
-
-    loader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(metadata.project_path / settings.CONF_SOURCE),
-        env=env,
-        runtime_params=params,
-        **settings.CONFIG_LOADER_ARGS,
-    )
-    said: dict[str, Any] = loader["serving"]
-    return said
 
 
 def _command(server: ServerSettings) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,6 +39,30 @@ def making(path: Path) -> Iterator[Path]:
         with suppress(FileExistsError):
             os.link(temporary, path)
         temporary.unlink()
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[int | None]:
+    """Hold a lock, without waiting for it; a killed process gives it back.
+
+    Args:
+        lock: A file; it is made, and stays.
+
+    Yields:
+        A descriptor, which a process that inherits it holds the lock by as well;
+        ``None`` where somebody else has the lock.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

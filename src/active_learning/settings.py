@@ -28,19 +28,22 @@ def looks_at_embeddings(strategy: str, over: str, near_duplicates: str) -> int:
     return int(near_duplicates == "embedding" or needs_embeddings(strategy, over))
 
 
+# The files that commands beside Kedro's own read.
+_COMMANDS = ("serving", "labeling", "watch")
+
 HOOKS = (SimulationHooks(), TrackingHooks())
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    # What a scoring service is told, which `kedro serve` reads; and kedro-mlflow's.
+    # What `kedro serve`, `kedro label` and `kedro watch` are told; and kedro-mlflow's.
     "config_patterns": {
         name: [f"{name}*", f"{name}*/**", f"**/{name}*"]
-        for name in ("serving", "mlflow")
+        for name in (*_COMMANDS, "mlflow")
     },
     # An overlay holds only the leaves that differ.
-    "merge_strategy": {"parameters": "soft", "globals": "soft", "serving": "soft"},
+    "merge_strategy": dict.fromkeys(("parameters", "globals", *_COMMANDS), "soft"),
     "custom_resolvers": {
         "oc.env": oc.env,
         # The folder of a simulation, named by what decides its rounds.

@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from active_learning.errors import EndpointError
-from active_learning.files import replacing
+from active_learning.files import alone, replacing
 
 Color = Literal["blue", "green"]
 
@@ -137,18 +137,12 @@ def locked(endpoint: Path) -> Iterator[None]:
     Raises:
         EndpointError: Somebody else changes it now.
     """
-    endpoint.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(endpoint / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            flock(descriptor, LOCK_EX | LOCK_NB)
-        except BlockingIOError as exc:
+    with alone(endpoint / ".lock") as lock:
+        if lock is None:
             raise EndpointError(
                 f"Another process deploys to {str(endpoint)!r} now; wait for its end."
-            ) from exc
+            )
         yield
-    finally:
-        os.close(descriptor)
 
 
 class WorkerReport:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from active_learning.services.labeling.label_studio.client import LabelStudio
     from active_learning.services.labeling.label_studio.settings import LabelSettings
 
-_PATTERN = ["labeling*", "labeling*/**", "**/labeling*"]
-
 
 @click.command()
 @click.option("--once", is_flag=True, help="One turn with a server that runs, no more.")
@@ -158,19 +156,9 @@ def _configuration(
     metadata: ProjectMetadata, env: str | None, params: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str] | None]:
     """What this command is told, and the classes that ``label-ingest`` takes."""
-    from kedro.framework.project import settings
+    from active_learning.configuration import configuration_of
 
-    arguments = settings.CONFIG_LOADER_ARGS
-    loader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(metadata.project_path / settings.CONF_SOURCE),
-        env=env,
-        runtime_params=params,
-        **{
-            **arguments,
-            "config_patterns": {**arguments["config_patterns"], "labeling": _PATTERN},
-            "merge_strategy": {**arguments["merge_strategy"], "labeling": "soft"},
-        },
-    )
+    loader = configuration_of(Path(metadata.project_path), env, params)
     said = {
         section: {**options, **params.get(section, {})}
         for section, options in loader["labeling"].items()

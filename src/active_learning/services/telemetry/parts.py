@@ -10,8 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from active_learning.errors import SchemaError
-from active_learning.files import replacing
+from active_learning.files import alone, replacing
 from active_learning.schemas import TABLES
 
 logger = logging.getLogger(__name__)
@@ -170,8 +169,8 @@ class Parts:
         nothing = Compaction(0, 0, 0, 0)
         if not self.folder.is_dir():
             return nothing
-        with self._alone() as alone:
-            if not alone:
+        with alone(self.folder / _LOCK) as lock:
+            if lock is None:
                 return nothing
             deleted = self._sweep(grace_s)
             small = {
@@ -348,20 +347,6 @@ class Parts:
                 f"lacks {lost}, by which its rows count once. Move it out of the "
                 "folder; the other parts hold their own rows."
             )
-
-    @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Whether no other process compacts; a killed one gives its place back."""
-        descriptor = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            try:
-                flock(descriptor, LOCK_EX | LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(descriptor)
 
 
 def fit(rows: pa.Table, schema: pa.Schema, whose: str) -> pa.Table:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from active_learning.services.triggers.exports import ExportsPlace
     from active_learning.services.triggers.settings import WatchSettings
 
-_PATTERN = ["watch*", "watch*/**", "**/watch*"]
-
 
 @click.command()
 @click.option("--once", is_flag=True, help="Look, run if there is something, and end.")
@@ -38,6 +36,7 @@ def watch(context: click.Context, once: bool, params: str, env: str | None) -> N
     is not given here says conf/base/watch/watch.yml. Ctrl-C ends it; a run that is
     under way is waited for, unless Ctrl-C is typed once more.
     """
+    from active_learning.configuration import configuration_of
     from active_learning.errors import ActiveLearningError
     from active_learning.services.triggers.ledger import exclusive
     from active_learning.services.triggers.process import Interrupts
@@ -47,7 +46,7 @@ def watch(context: click.Context, once: bool, params: str, env: str | None) -> N
     project = Path(metadata.project_path)
     given = _split_params(context, None, params)
     own = given.pop("watch", {})
-    loader = _loader(project, env, given)
+    loader = configuration_of(project, env, given)
     settings, place = _settings(loader, own), _place(loader, env, project)
     handed_on = [item for item in params.split(",") if not _is_own(item)]
     command = _command(settings.pipelines, env, ",".join(handed_on))
@@ -63,25 +62,6 @@ def watch(context: click.Context, once: bool, params: str, env: str | None) -> N
             watcher.watch()
     except (ActiveLearningError, OSError) as exc:
         raise click.ClickException(str(exc)) from exc
-
-
-def _loader(
-    project: Path, env: str | None, params: dict[str, Any]
-) -> AbstractConfigLoader:
-    from kedro.framework.project import settings
-
-    arguments = settings.CONFIG_LOADER_ARGS
-    loader: AbstractConfigLoader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(project / settings.CONF_SOURCE),
-        env=env,
-        runtime_params=params,
-        **{
-            **arguments,
-            "config_patterns": {**arguments["config_patterns"], "watch": _PATTERN},
-            "merge_strategy": {**arguments["merge_strategy"], "watch": "soft"},
-        },
-    )
-    return loader
 
 
 def _settings(loader: AbstractConfigLoader, given: dict[str, Any]) -> WatchSettings:

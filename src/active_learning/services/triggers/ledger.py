@@ -6,18 +6,16 @@ what is there now and asks about that, not about what the event said, which may 
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from active_learning.errors import DataError
-from active_learning.files import replacing
+from active_learning.files import alone, replacing
 
 
 class Identity(NamedTuple):
@@ -155,17 +153,10 @@ def exclusive(path: Path) -> Iterator[int]:
     Raises:
         DataError: Somebody else is at it.
     """
-    lock = path.with_suffix(".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            flock(descriptor, LOCK_EX | LOCK_NB)
-        except BlockingIOError as exc:
+    with alone(path.with_suffix(".lock")) as lock:
+        if lock is None:
             raise DataError(
                 f"Another process keeps {str(path)!r}: a watcher of the same exports, "
                 "or a run that a watcher has started. Wait for its end, or end it."
-            ) from exc
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            )
+        yield lock

@@ -21,8 +21,9 @@ from active_learning.services.labeling.references import without_query
 
 SOURCE = "label_studio"
 
-_IMAGES = ("image_id", "image")
-_LABELS = ("label", "choice")
+# What a task's image, and the name of its choices, may be called; ours come first.
+IMAGES = ("image_id", "image")
+LABELS = ("label", "choice")
 _COLUMNS = (
     *("reference", "label", "answer", "labeler", "labeled_at", "request_id"),
     *("line", "flaw"),
@@ -70,7 +71,7 @@ def read(tasks: list[Placed], text: str, broken: Sequence[Broken] = ()) -> pd.Da
 
 def _image(data: dict[str, Any]) -> tuple[str, str]:
     """How a task calls its image, or why it calls none."""
-    names = [data[key] for key in _IMAGES if isinstance(data.get(key), str)]
+    names = [data[key] for key in IMAGES if isinstance(data.get(key), str)]
     if not names:
         names = [
             value
@@ -97,7 +98,7 @@ def _choice(result: Any) -> tuple[str, str]:
         kinds = sorted({str(each.get("type")) for each in result})
         return "", f"the annotation is no choice of a class but {excerpt(str(kinds))}"
     asked = {str(each.get("from_name")) for each in chosen}
-    wanted = next((name for name in _LABELS if name in asked), None)
+    wanted = next((name for name in LABELS if name in asked), None)
     if wanted is None and len(asked) > 1:
         return "", f"which question asks for the class cannot be told: {sorted(asked)}"
     chosen = [e for e in chosen if wanted is None or e.get("from_name") == wanted]

@@ -17,6 +17,11 @@ from active_learning.services.labeling.exports.documents import (
     lines_of,
     text_of,
 )
+from active_learning.services.labeling.exports.label_studio_json import (
+    IMAGES,
+    LABELS,
+    SOURCE,
+)
 from active_learning.services.labeling.exports.rows import (
     Broken,
     Columns,
@@ -24,16 +29,12 @@ from active_learning.services.labeling.exports.rows import (
     excerpt,
 )
 
-SOURCE = "label_studio"
-
 # What makes an export one of these.
 MARKS = frozenset({"annotation_id", "lead_time"})
 
 _OWN = MARKS | {"id", "annotator", "created_at", "updated_at", "agreement", "history"}
 # What our own tasks hold beside the image.
 _OURS = {"image", "image_id", "request_id", "predicted_label", "rank", "round"}
-_LABELS = ("label", "choice")
-_IMAGES = ("image_id", "image")
 
 
 def columns(names: Sequence[str]) -> dict[str, str]:
@@ -42,13 +43,13 @@ def columns(names: Sequence[str]) -> dict[str, str]:
     Raises:
         SchemaError: It cannot be told which one is the label or the image.
     """
-    image = next((name for name in _IMAGES if name in names), None)
+    image = next((name for name in IMAGES if name in names), None)
     if image is None:
         raise SchemaError(
             f"none of its columns is 'image_id' or 'image'; there are {sorted(names)}"
         )
     left = [name for name in names if name not in _OWN | _OURS]
-    label = next((name for name in _LABELS if name in names), None)
+    label = next((name for name in LABELS if name in names), None)
     if label is None:
         if len(left) != 1:
             raise SchemaError(
