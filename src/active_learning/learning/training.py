@@ -23,6 +23,7 @@ from active_learning.learning.memory import keep_freed_memory
 from active_learning.learning.module import FineTuning, ImageClassifier
 from active_learning.learning.networks import load_weights
 from active_learning.learning.pixels import LabeledPixels, TrainingPixels
+from active_learning.learning.processes import SpawnedProcesses, own_port
 from active_learning.learning.progress import person_watches
 from active_learning.learning.protocol import Classifier
 from active_learning.learning.recipe import Hardware, Initialization, Network, Recipe
@@ -73,7 +74,7 @@ def fine_tune(
             "checkpoint of an earlier round, or set train.init.start to 'scratch'."
         )
     keep_freed_memory()
-    with isolate_rng(), without_small_talk():
+    with isolate_rng(), without_small_talk(), own_port():
         torch.manual_seed(seed)
         blank = ImageClassifier(
             network=network.model_dump(),
@@ -171,10 +172,10 @@ def _trainer(
     )
     # "ddp" starts the whole command once per device; only the node shall run there.
     if hardware.strategy == "ddp":
-        return build(strategy="ddp_spawn")
+        return build(strategy=SpawnedProcesses())
     trainer = build(strategy=hardware.strategy)
     if hardware.strategy == "auto" and trainer.num_devices > 1:
-        return build(strategy="ddp_spawn")
+        return build(strategy=SpawnedProcesses())
     return trainer
 
 

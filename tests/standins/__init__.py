@@ -1,0 +1,1 @@
+"""What stands in for a service that cannot run here, at its HTTP border."""
