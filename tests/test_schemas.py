@@ -1,5 +1,6 @@
 """What crosses the catalog is checked, and a wrong row is named."""
 
+from hashlib import sha256
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,23 @@ def test_an_empty_label_is_refused() -> None:
 def test_an_image_stands_in_a_manifest_once() -> None:
     with pytest.raises(SchemaError, match="repeat a image_id"):
         schemas.check_manifest(manifest(image_id="a"))
+
+
+def test_the_fingerprint_is_that_of_the_sorted_lines() -> None:
+    rows = {"content": ["b", "a", "a"], "label": ["cat", "dög", "cat"]}
+    lines = sorted(
+        f"{content}\0{label}\n" for content, label in zip(*rows.values(), strict=True)
+    )
+
+    assert schemas.fingerprint(pd.DataFrame(rows)) == sha256_of("".join(lines))
+    assert schemas.fingerprint(pd.DataFrame(rows, dtype="string")) == sha256_of(
+        "".join(lines)
+    )
+    assert schemas.fingerprint(pd.DataFrame(rows).iloc[:0]) == sha256_of("")
+
+
+def sha256_of(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
 
 
 def test_the_fingerprint_speaks_of_content_and_label_alone() -> None:

@@ -9,8 +9,10 @@ of them, what it held and the way out.
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from active_learning.errors import LabelsError, SchemaError
 
@@ -194,9 +196,22 @@ def fingerprint(manifest: pd.DataFrame) -> str:
     Returns:
         64 hexadecimal digits; the same for any order of rows and any file names.
     """
-    pairs = zip(manifest["content"], manifest["label"], strict=True)
-    lines = sorted(f"{content}\0{label}\n" for content, label in pairs)
-    return sha256("".join(lines).encode()).hexdigest()
+    # One text for each image, sorted and hashed where Arrow keeps them: bytes of UTF-8
+    # have the order of their characters.
+    content, label = (
+        pa.array(manifest[name]).cast(pa.large_string())
+        for name in ("content", "label")
+    )
+    mark, end = (pa.scalar(text, pa.large_string()) for text in ("\0", "\n"))
+    lines = pc.binary_join_element_wise(content, label, mark)
+    lines = pc.binary_join_element_wise(lines, pa.scalar("", lines.type), end)
+    if isinstance(lines, pa.ChunkedArray):
+        lines = lines.combine_chunks()
+    lines = lines.take(pc.sort_indices(lines))
+    if not len(lines):
+        return sha256().hexdigest()
+    ends = np.frombuffer(lines.buffers()[1], dtype=np.int64)
+    return sha256(lines.buffers()[2][: ends[len(lines)]]).hexdigest()
 
 
 def check_columns(frame: pd.DataFrame, schema: pa.Schema) -> None:

@@ -18,6 +18,8 @@ def suffix(name: str) -> str:
 
 def flaw(image_id: str) -> str | None:
     """Why a name is no ``image_id``; ``None`` for one that is."""
+    if _is_plain(image_id):
+        return None
     parts = image_id.split("/")
     if not image_id:
         reason = "it is empty"
@@ -34,6 +36,20 @@ def flaw(image_id: str) -> str | None:
     else:
         return None
     return reason
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is beyond doubt; asked of every image there is."""
+    return (
+        name.isascii()
+        and name[:1] not in ("", "/", ".")
+        and name[-1] != "/"
+        and "/." not in name
+        and "//" not in name
+        and "\\" not in name
+        and "\0" not in name
+        and ":" not in name
+    )
 
 
 def _is_utf8(name: str) -> bool:

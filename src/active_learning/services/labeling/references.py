@@ -67,6 +67,8 @@ def without_query(reference: str) -> str:
 
     Label Studio's local files have the path itself in the query; that part stays.
     """
+    if "@" not in reference and "?" not in reference:
+        return reference
     reference = _PASSWORD.sub("://", reference)
     head, mark, query = reference.partition("?")
     if not mark:

@@ -320,3 +320,59 @@ def test_a_token_is_neither_stored_nor_told() -> None:
         answers = read(text.encode())
         assert "hunter2" not in answers.to_csv()
         assert len(answers)
+
+
+ANSWER = {
+    "image_url": "azureml://subscriptions/s/datastores/d/paths/pool/a b,c.png",
+    "image_details": {"format": "png", "width": "28px", "height": "28px"},
+    "label": "größer {x}",
+}
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        json.dumps(ANSWER),
+        json.dumps(dict(reversed(ANSWER.items()))),
+        json.dumps(ANSWER).replace("/", "\\/"),
+    ],
+    ids=["escaped", "another order", "slashes"],
+)
+def test_json_lines_mean_the_same_however_they_are_written(spelled: str) -> None:
+    as_the_service_writes = json.dumps(ANSWER, ensure_ascii=False)
+
+    plain = read(f"{as_the_service_writes}\n{as_the_service_writes}\n".encode())
+    other = read(f"{spelled}\n{spelled}\n".encode())
+
+    assert plain["label"].tolist() == ["größer {x}"] * 2
+    assert plain["line"].tolist() == [1, 2]
+    pd.testing.assert_frame_equal(plain, other)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"image_url": "a.png", "label": "cat", "label": "dog"}',
+        '{"image_url": "a.png", "image_details": {"format": "png", "width": }, '
+        '"label": "cat"}',
+    ],
+    ids=["a key twice", "no JSON inside"],
+)
+def test_a_broken_line_among_plain_ones_is_refused(line: str) -> None:
+    good = json.dumps(ANSWER)
+
+    found = read(f"{good}\n{line}\n{good}\n".encode())
+
+    assert found["line"].tolist() == [1, 2, 3]
+    assert (found["reason"] != "").tolist() == [False, True, False]
+
+
+def test_coco_on_one_line_reads_as_on_many() -> None:
+    document = json.loads(coco((1, 1), (2, 2)))
+
+    one = read(json.dumps(document).encode())
+    many = read(json.dumps(document, indent=1).encode())
+
+    assert set(one["line"]) == {1}
+    assert many["line"].min() > 1
+    pd.testing.assert_frame_equal(one.drop(columns="line"), many.drop(columns="line"))

@@ -37,15 +37,15 @@ def read(document: dict[str, Any], text: str) -> pd.DataFrame:
     classes, class_flaws = _by_id(document["categories"], "category")
     annotations: list[Placed] = document["annotations"]
     count = Counter(_key(each.value, "image_id") for each in annotations)
+    names = {key: text_of(category.get("name")) for key, category in classes.items()}
     references: list[str] = []
     labels: list[str] = []
     flaws: list[str] = []
     for _, annotation in annotations:
         image_id = _key(annotation, "image_id")
         category_id = _key(annotation, "category_id")
-        image = images.get(image_id, {})
-        name = text_of(classes.get(category_id, {}).get("name"))
-        references.append(next((image[n] for n in _NAMES if _is_name(image, n)), ""))
+        name = names.get(category_id)
+        references.append(_reference(images.get(image_id, {})))
         labels.append(name or "")
         if not isinstance(annotation, dict):
             flaw = "the annotation is no object"
@@ -85,8 +85,14 @@ def _by_id(
 
 def _key(element: object, name: str) -> str:
     value = element.get(name) if isinstance(element, dict) else None
-    return text_of(value) or ""
+    # The kinds of ids that there are, without a further call for each.
+    return value if type(value) is str else text_of(value) or ""
 
 
-def _is_name(image: dict[str, Any], name: str) -> bool:
-    return isinstance(image.get(name), str) and bool(image[name].strip())
+def _reference(image: dict[str, Any]) -> str:
+    """The first of its names that is one; empty where none is."""
+    for key in _NAMES:
+        name = image.get(key)
+        if isinstance(name, str) and name and not name.isspace():
+            return name
+    return ""

@@ -43,7 +43,9 @@ def read_document(text: str) -> tuple[Any, str]:
     """
     at = _skip(text, 0)
     try:
-        value, end = _outermost(text, at)
+        # On one line every place is the same, and the whole is read at once.
+        one_line = "\n" not in text[at:].rstrip()
+        value, end = (_in_one_place if one_line else _outermost)(text, at)
     except json.JSONDecodeError as exc:
         whole = "" if text.rstrip()[-1] in "]}" else "; was it cut off?"
         raise SchemaError(
@@ -65,6 +67,19 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None
+
+
+def _in_one_place(text: str, at: int) -> tuple[Any, int]:
+    value, end = _value(text, at)
+    if isinstance(value, dict):
+        return {key: _all_placed(of, at) for key, of in value.items()}, end
+    return _all_placed(value, at), end
+
+
+def _all_placed(value: Any, at: int) -> Any:
+    if not isinstance(value, list):
+        return value
+    return [Placed(at, element) for element in value]
 
 
 def _outermost(text: str, at: int) -> tuple[Any, int]:
