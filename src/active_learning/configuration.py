@@ -1,8 +1,11 @@
 """What a command beside Kedro's own is told, as a run would read it."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
+import fsspec.config
 from kedro.config import AbstractConfigLoader
 from kedro.framework.project import settings
 
@@ -23,4 +26,12 @@ def configuration_of(
         runtime_params=params,
         **settings.CONFIG_LOADER_ARGS,
     )
+    open_filesystems(loader)
     return loader
+
+
+def open_filesystems(loader: AbstractConfigLoader) -> None:
+    """Let every URL be reached as ``globals.yml`` says: accounts and hosts, no key."""
+    filesystems: dict[str, dict[str, Any]] = loader["globals"]["filesystems"]
+    for protocol, options in filesystems.items():
+        fsspec.config.conf[protocol] = options

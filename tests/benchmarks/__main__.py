@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks import (
     batch_scoring,
+    blob_upload,
     candidates,
     coreset,
     ingestion,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "coreset": coreset.main,
     "batch-scoring": batch_scoring.main,
     "serving": serving.main,
+    "blob-upload": blob_upload.main,
 }
 
 if __name__ == "__main__":

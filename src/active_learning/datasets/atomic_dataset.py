@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
+from functools import wraps
+from pathlib import PurePath
 from typing import Any
 
-from kedro.io import AbstractDataset
-from kedro.io.core import get_protocol_and_path
+from kedro.io import AbstractDataset, DatasetError
 
-from active_learning.files import replacing
+from active_learning.files import file_at, is_local
+
+# Among the arguments for a file system, those for opening a file in it.
+_OF_THE_FILE = "open_args"
 
 
 class AtomicDataset(AbstractDataset[Any, Any]):
@@ -16,11 +19,13 @@ class AtomicDataset(AbstractDataset[Any, Any]):
 
     ``kedro run --only-missing-outputs`` believes that a file which exists is
     complete; most datasets write in place, so a killed run would leave half a file
-    that is never made again. An object store replaces a blob in one step anyway, so
-    there the wrapped dataset is used as it is.
+    that is never made again. What lies elsewhere is copied here to be read, and
+    uploaded when it is whole: the wrapped dataset sees local files alone.
 
     Args:
-        dataset: The wrapped dataset's catalog entry, with a ``filepath``.
+        dataset: The wrapped dataset's catalog entry. Its ``filepath`` is a path, or a
+            URL such as ``abfs://loop@account...``; ``credentials`` and ``fs_args`` are
+            for the file system of that.
         remake: Say that the file does not exist, so that a run with
             ``--only-missing-outputs`` makes it anew: for a report on what may have
             grown since.
@@ -61,22 +66,30 @@ class AtomicDataset(AbstractDataset[Any, Any]):
         self._remake = remake
         self._absent = absent
         self.metadata = metadata
-        protocol, path = get_protocol_and_path(dataset["filepath"])
-        self._filepath = Path(path) if protocol == "file" else None
+        options: dict[str, Any] = {}
+        if not is_local(self.filepath):
+            options = self._config.pop("credentials", None) or {}
+            for name, value in (self._config.pop("fs_args", None) or {}).items():
+                if name.startswith(_OF_THE_FILE):
+                    self._config.setdefault("fs_args", {})[name] = value
+                else:
+                    options[name] = value
+        self._file = file_at(self.filepath, options)
 
     def load(self) -> Any:
         """Load as the wrapped dataset does, or what ``absent`` says."""
-        if self._absent is not None and not self._wrapped().exists():
+        if self._absent is not None and not self._file.exists():
             return deepcopy(self._absent)
-        return self._wrapped().load()
+        try:
+            with self._file.reading() as path:
+                return self._wrapped(path).load()
+        except FileNotFoundError as exc:
+            raise DatasetError(f"There is no file at {self._file}.") from exc
 
     def save(self, data: Any) -> None:
-        """Save beside the place, then rename."""
-        if self._filepath is None:
-            self._wrapped().save(data)
-            return
-        with replacing(self._filepath) as temporary:
-            self._wrapped(filepath=temporary.as_posix()).save(data)
+        """Save beside the place, then rename, or upload in one step."""
+        with self._file.replacing() as path:
+            self._wrapped(path).save(data)
 
     @property
     def filepath(self) -> str:
@@ -91,22 +104,28 @@ class AtomicDataset(AbstractDataset[Any, Any]):
             AttributeError: It cannot be shown.
         """
         # A property, so that hasattr says no where the wrapped dataset has none.
-        shown: Callable[..., Any] = getattr(self._wrapped(), "preview")  # noqa: B009
-        return shown
+        path = PurePath(self.filepath)
+        if not is_local(self.filepath):
+            path = PurePath(path.name)
+        shown: Callable[..., Any] = getattr(self._wrapped(path), "preview")  # noqa: B009
+        if is_local(self.filepath):
+            return shown
 
-    def _wrapped(self, **changes: str) -> AbstractDataset[Any, Any]:
+        @wraps(shown)
+        def preview(*arguments: Any, **options: Any) -> Any:
+            with self._file.reading() as copy:
+                return self._wrapped(copy).preview(*arguments, **options)
+
+        return preview
+
+    def _wrapped(self, path: PurePath) -> Any:
         # Built on demand: a simulation declares thousands and touches a few at a time.
         return AbstractDataset.from_config(
-            self._filepath.name if self._filepath else "wrapped",
-            {**deepcopy(self._config), **changes},
+            path.name, {**deepcopy(self._config), "filepath": path.as_posix()}
         )
 
     def _exists(self) -> bool:
-        if self._remake:
-            return False
-        if self._filepath is not None:
-            return self._filepath.exists()
-        return self._wrapped().exists()
+        return not self._remake and self._file.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {

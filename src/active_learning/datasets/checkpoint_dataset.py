@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from active_learning.files import replacing
+from active_learning.errors import CheckpointError
+from active_learning.files import file_at
 
 if TYPE_CHECKING:
     from active_learning.learning.module import ImageClassifier
@@ -20,7 +20,7 @@ class CheckpointDataset(AbstractDataset["ImageClassifier", "ImageClassifier | No
     and the lineage as plain values. It is read as such: code in it is refused.
 
     Args:
-        filepath: The file.
+        filepath: The file: a path, or a URL such as ``abfs://loop@account...``.
         optional: No file is no model yet, and loads as ``None``: before the first
             round there is no champion.
         metadata: For plugins; not used here.
@@ -48,7 +48,7 @@ class CheckpointDataset(AbstractDataset["ImageClassifier", "ImageClassifier | No
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the file; torch is imported by the first load or save."""
-        self._filepath = Path(filepath)
+        self._file = file_at(filepath)
         self._optional = optional
         self.metadata = metadata
 
@@ -59,26 +59,32 @@ class CheckpointDataset(AbstractDataset["ImageClassifier", "ImageClassifier | No
             CheckpointError: The file is damaged, would run code, or is no checkpoint
                 of this package.
         """
-        if not self._filepath.exists():
+        if not self._file.exists():
             if self._optional:
                 return None
             raise DatasetError(
-                f"There is no model at {self._filepath}. "
+                f"There is no model at {self._file}. "
                 "'kedro run --pipelines train' makes one from the training set."
             )
         from active_learning.learning.checkpoint import load_classifier
 
-        return load_classifier(self._filepath)
+        with self._file.reading() as path:
+            try:
+                return load_classifier(path)
+            except CheckpointError as exc:
+                # A remote file was read from a copy.
+                said = str(exc).replace(str(path), str(self._file))
+                raise CheckpointError(said) from exc
 
     def save(self, data: ImageClassifier) -> None:
         """Write the classifier whole or not at all."""
         from active_learning.learning.checkpoint import save_classifier
 
-        with replacing(self._filepath) as temporary:
+        with self._file.replacing() as temporary:
             save_classifier(data, temporary)
 
     def _exists(self) -> bool:
-        return self._filepath.exists()
+        return self._file.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "optional": self._optional}
+        return {"filepath": str(self._file), "optional": self._optional}

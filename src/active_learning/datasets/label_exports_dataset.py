@@ -27,6 +27,9 @@ class LabelExportsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         path: The folder: a path, or a URL that fsspec knows. None is no answer yet.
         settle_s: Seconds for which a file must have been left alone; a younger one is
             waited for once, one that still changes is left for the next run.
+        shared: Others keep files in the folder too, as Azure ML does in ``Labeling/``:
+            what is no ``.json``, ``.jsonl``, ``.csv`` or ``MLTable``, or is of no known
+            format and lies outside of ``export/``, is passed over.
         fs_args: For the fsspec filesystem.
         credentials: For the fsspec filesystem too; never shown.
         metadata: For plugins; not used here.
@@ -57,6 +60,7 @@ class LabelExportsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         *,
         path: str,
         settle_s: float = 0.0,
+        shared: bool = False,
         fs_args: dict[str, Any] | None = None,
         credentials: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -64,12 +68,13 @@ class LabelExportsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         """Describe the folder; it is read by ``load``."""
         self._path = path
         self._settle_s = settle_s
+        self._shared = shared
         self._storage_options = {**(fs_args or {}), **(credentials or {})}
         self.metadata = metadata
 
     def load(self) -> dict[str, pd.DataFrame]:
         """Read every export; the answers by its place below the folder."""
-        return read_folder(self._place(), self._settle_s)
+        return read_folder(self._place(), self._settle_s, shared=self._shared)
 
     def save(self, data: NoReturn) -> None:
         """Refuse: answers come from labelers."""
@@ -85,8 +90,11 @@ class LabelExportsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         place = self._place()
         if not place.exists():
             return False
-        listing = place.listing("")
-        return bool(listing.image_ids or listing.skipped)
+        return next(place.names(""), None) is not None
 
     def _describe(self) -> dict[str, Any]:
-        return {"path": self._path, "settle_s": self._settle_s}
+        return {
+            "path": self._path,
+            "settle_s": self._settle_s,
+            "shared": self._shared,
+        }

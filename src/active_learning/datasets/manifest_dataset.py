@@ -1,6 +1,7 @@
 """A list of labeled images that says when it was tampered with."""
 
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from active_learning.errors import FrozenError
-from active_learning.files import replacing
+from active_learning.files import WholeFile, file_at
 from active_learning.schemas import fingerprint
 
 _KEY = b"fingerprint"
@@ -25,7 +26,7 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
     or order; it is stored beside the rows and checked at every load.
 
     Args:
-        filepath: The file.
+        filepath: The file: a path, or a URL such as ``abfs://loop@account...``.
         frozen: Refuse to save over a manifest with another fingerprint, as a test
             set must: figures measured on two test sets cannot be compared.
         versions: A folder that keeps every manifest that was saved, each under the
@@ -61,10 +62,10 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the file; nothing is read yet."""
-        self._filepath = Path(filepath)
+        self._file = file_at(filepath)
         self._frozen = frozen
-        self._versions = None if versions is None else Path(versions)
-        self._seen: tuple[tuple[int, int], pd.DataFrame] | None = None
+        self._versions = versions
+        self._seen: tuple[object, pd.DataFrame] | None = None
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -76,21 +77,22 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         Raises:
             FrozenError: The rows are not those that were saved.
         """
-        if not self._filepath.exists():
+        try:
+            version = self._file.version()
+            if self._seen is not None and self._seen[0] == version:
+                return self._seen[1].copy()
+            with self._file.reading() as path:
+                table = pq.read_table(path)
+        except FileNotFoundError as exc:
             raise DatasetError(
-                f"There is no manifest at {self._filepath}. The pipeline 'test-set' "
+                f"There is no manifest at {self._file}. The pipeline 'test-set' "
                 "freezes a test set, 'label-ingest' makes a training set."
-            )
-        found = self._filepath.stat()
-        version = (found.st_mtime_ns, found.st_size)
-        if self._seen is not None and self._seen[0] == version:
-            return self._seen[1].copy()
-        table = pq.read_table(self._filepath)
+            ) from exc
         frame: pd.DataFrame = table.to_pandas()
         stored = (table.schema.metadata or {}).get(_KEY, b"").decode()
         if stored != fingerprint(frame):
             raise FrozenError(
-                f"{self._filepath} holds {len(frame)} images whose fingerprint is not "
+                f"{self._file} holds {len(frame)} images whose fingerprint is not "
                 f"the one it was saved with ({stored[:12] or 'none'}): the file was "
                 "changed by hand. Delete it and run the pipeline that writes it."
             )
@@ -104,37 +106,49 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             FrozenError: The manifest is frozen and holds other images or labels.
         """
         stamp = fingerprint(data)
-        if self._frozen and self._filepath.exists():
-            if fingerprint(self.load()) != stamp:
-                raise FrozenError(
-                    f"{self._filepath} is frozen with other images or labels than "
-                    f"these {len(data)}. Point AL_DATA or the parameter 'images' "
-                    "elsewhere to start another project, or delete the file and with "
-                    "it the comparability of every figure measured on it."
-                )
-            return
-        table = pa.Table.from_pandas(data, preserve_index=False)
-        table = table.replace_schema_metadata({_KEY: stamp.encode()})
-        with replacing(self._filepath) as temporary:
-            pq.write_table(table, temporary)
-            if self._versions is not None:
-                self._keep(temporary, self._versions / f"{stamp[:16]}.parquet")
+        if self._frozen:
+            if not self._file.exists():
+                self._write(data, stamp, self._file.making())
+            # Of several that freeze it at once, the first is right.
+            self._check_frozen(data, stamp)
+        else:
+            self._write(data, stamp, self._file.replacing())
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         head = self.load().head(nrows).astype(str)
         return TablePreview(head.to_dict(orient="split"))
 
-    def _keep(self, manifest: Path, version: Path) -> None:
+    def _check_frozen(self, data: pd.DataFrame, stamp: str) -> None:
+        if fingerprint(self.load()) != stamp:
+            raise FrozenError(
+                f"{self._file} is frozen with other images or labels than "
+                f"these {len(data)}. Point AL_DATA or the parameter 'images' "
+                "elsewhere to start another project, or delete the file and with "
+                "it the comparability of every figure measured on it."
+            )
+
+    def _write(
+        self, data: pd.DataFrame, stamp: str, place: AbstractContextManager[Path]
+    ) -> None:
+        table = pa.Table.from_pandas(data, preserve_index=False)
+        table = table.replace_schema_metadata({_KEY: stamp.encode()})
+        with place as temporary:
+            pq.write_table(table, temporary)
+            if self._versions is not None:
+                version = f"{self._versions.rstrip('/')}/{stamp[:16]}.parquet"
+                self._keep(temporary, file_at(version))
+
+    def _keep(self, manifest: Path, version: WholeFile) -> None:
         if not version.exists():
-            with replacing(version) as temporary:
+            with version.replacing() as temporary:
                 shutil.copyfile(manifest, temporary)
 
     def _exists(self) -> bool:
-        return self._filepath.exists()
+        return self._file.exists()
 
     def _describe(self) -> dict[str, Any]:
-        described = {"filepath": str(self._filepath), "frozen": self._frozen}
+        described = {"filepath": str(self._file), "frozen": self._frozen}
         if self._versions is not None:
-            described["versions"] = str(self._versions)
+            described["versions"] = self._versions
         return described

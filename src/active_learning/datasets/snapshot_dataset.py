@@ -1,6 +1,5 @@
 """A table that is replaced whole at each run."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,7 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from active_learning import schemas
-from active_learning.files import replacing
+from active_learning.files import file_at
 from active_learning.services.telemetry.parts import fit
 
 
@@ -22,7 +21,7 @@ class SnapshotDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     Args:
         schema: The name of a schema in ``active_learning.schemas``.
-        filepath: The file.
+        filepath: The file: a path, or a URL such as ``abfs://loop@account...``.
         metadata: For plugins; not used here.
 
     Examples:
@@ -53,7 +52,7 @@ class SnapshotDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             raise DatasetError(f"active_learning.schemas has no schema {schema!r}.")
         self._name = schema
         self._schema = found
-        self._filepath = Path(filepath)
+        self._file = file_at(filepath)
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -62,16 +61,17 @@ class SnapshotDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         Raises:
             SchemaError: A column has another type than the schema's.
         """
-        if not self._filepath.exists():
+        if not self._file.exists():
             return schemas.empty_frame(self._schema)
-        rows = fit(pq.read_table(self._filepath), self._schema, str(self._filepath))
+        with self._file.reading() as path:
+            rows = fit(pq.read_table(path), self._schema, str(self._file))
         frame: pd.DataFrame = rows.to_pandas()
         return frame
 
     def save(self, data: pd.DataFrame) -> None:
         """Put these rows in the place of those that were there."""
         rows = schemas.to_arrow(data, self._schema)
-        with replacing(self._filepath) as temporary:
+        with self._file.replacing() as temporary:
             pq.write_table(rows, temporary)
 
     def preview(self, nrows: int = 10) -> TablePreview:
@@ -80,7 +80,7 @@ class SnapshotDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         return TablePreview(head.to_dict(orient="split"))
 
     def _exists(self) -> bool:
-        return self._filepath.exists()
+        return self._file.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "schema": self._name}
+        return {"filepath": str(self._file), "schema": self._name}

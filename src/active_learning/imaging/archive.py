@@ -64,22 +64,23 @@ class ImageArchive:
 
         Raises:
             ImageError: The bytes are no image that a store reads.
+            FrozenError: A blob of this name is there with another content.
             OSError: It could not be written; nothing of it was.
         """
         suffix = _suffix(data, decoded)
         name = sha256(data).hexdigest()
         image_id = f"{self._prefix}/{name[:2]}/{name}{suffix}"
+        if not isinstance(self._place, LocalPlace):
+            # The name is the content's: of several who archive it, the first is right.
+            self._place.fill(image_id, lambda: data)
+            return image_id
         if self._place.size(image_id) != len(data):
-            self._write(image_id, data)
-        if self._power_cut_safe and isinstance(self._place, LocalPlace):
+            self._write(f"{self._place.root}/{image_id}", data)
+        if self._power_cut_safe:
             _flush(Path(self._place.root), image_id)
         return image_id
 
-    def _write(self, image_id: str, data: bytes) -> None:
-        if not isinstance(self._place, LocalPlace):
-            self._place.write(image_id, data)
-            return
-        path = f"{self._place.root}/{image_id}"
+    def _write(self, path: str, data: bytes) -> None:
         try:
             _write_beside(path, data)
         except OSError as exc:

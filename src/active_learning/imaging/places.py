@@ -2,24 +2,20 @@
 
 import errno
 import os
-import posixpath
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-
 from active_learning.errors import DataError, ImageError, ImageIdError
+from active_learning.files import filesystem_at, is_local
 from active_learning.imaging.ids import IMAGE_SUFFIXES, flaw, has_image_suffix, suffix
 from active_learning.imaging.whole import write_whole
 
 NOT_THERE = "the file is not there"
-_NO_FILE = "it is no regular file"
+NO_FILE = "it is no regular file"
 _OUTSIDE = "it is a link that leaves the image store"
 
 # A file that changes twice within its clock's tick keeps size and time.
@@ -27,9 +23,6 @@ _TICK_NS = 2_000_000_000
 
 # Bytes read at once: all of a small file.
 _BLOCK = 1 << 16
-
-# More names than this, and one listing is faster than asking for each.
-_ASK_EACH = 32
 
 _UNREADABLE = {
     errno.ENOENT: NOT_THERE,
@@ -39,19 +32,8 @@ _UNREADABLE = {
     errno.ELOOP: "it is a link to itself",
     errno.EACCES: "permission to read it is denied",
     errno.EPERM: "permission to read it is denied",
+    errno.ESTALE: "it changes while it is read",
 }
-
-# What the common stores call the version of a blob; the first one found counts.
-_VERSIONS = (
-    "etag",
-    "ETag",
-    "e_tag",
-    "last_modified",
-    "LastModified",
-    "updated",
-    "mtime",
-    "created",
-)
 
 
 class Stamp(NamedTuple):
@@ -91,6 +73,13 @@ class Place(Protocol):
         """Everything below a folder of the root; ``""`` is the root itself."""
         ...
 
+    def names(self, under: str) -> Iterator[str]:
+        """Every file below a folder of the root, in no order, images or not.
+
+        For those who need not hold all names at once.
+        """
+        ...
+
     def stamps(self, image_ids: Sequence[str]) -> list[Stamp | DataError]:
         """Each file's stamp, or why there is none."""
         ...
@@ -112,6 +101,22 @@ class Place(Protocol):
         """Put a file there, whole or not at all."""
         ...
 
+    def fill(self, name: str, read: Callable[[], bytes]) -> bool:
+        """Put a file there unless one is.
+
+        Args:
+            name: Below the root.
+            read: Gives its content, where that is needed.
+
+        Returns:
+            Whether it was put.
+
+        Raises:
+            FrozenError: What is there differs, in a store where looking costs nothing
+                beside the attempt.
+        """
+        ...
+
     def remove(self, name: str) -> None:
         """Take a file away if it is there."""
         ...
@@ -122,11 +127,16 @@ def place_at(root: str, storage_options: dict[str, Any] | None) -> Place:
 
     Args:
         root: A path, or a URL of any protocol that fsspec knows.
-        storage_options: For fsspec: accounts, credentials.
+        storage_options: For fsspec: accounts, credentials; for blobs of Azure also
+            ``at_once``, ``retries`` and ``back_off_s``.
     """
-    if "://" not in root and "::" not in root:
+    if is_local(root):
         return LocalPlace(root)
-    filesystem, path = url_to_fs(root, **(storage_options or {}))
+    from fsspec.implementations.local import LocalFileSystem
+
+    from active_learning.imaging.remote import RemotePlace
+
+    filesystem, path = filesystem_at(root, storage_options)
     if isinstance(filesystem, LocalFileSystem):
         return LocalPlace(path)
     return RemotePlace(filesystem, path)
@@ -160,13 +170,19 @@ class LocalPlace:
                 elif entry.is_dir():
                     folders.append(name)
                     todo.append(name)
-                elif reason := _why_no_image(name):
+                elif reason := why_no_image(name):
                     skipped[name] = reason
                 else:
                     image_ids.append(name)
         return Listing(
             sorted(image_ids), dict(sorted(skipped.items())), sorted(folders)
         )
+
+    def names(self, under: str) -> Iterator[str]:
+        """Walk the folder."""
+        found = self.listing(under)
+        yield from found.image_ids
+        yield from found.skipped
 
     def _visible(self, folder: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
         prefix = f"{folder}/" if folder else ""
@@ -205,9 +221,9 @@ class LocalPlace:
         except DataError as exc:
             return exc
         except OSError as exc:
-            return _as_image_error(exc)
+            return as_image_error(exc)
         if not stat.S_ISREG(status.st_mode):
-            return ImageError(_NO_FILE)
+            return ImageError(NO_FILE)
         settled = status.st_mtime_ns < now_ns - _TICK_NS
         return Stamp(status.st_size, str(status.st_mtime_ns), settled)
 
@@ -233,12 +249,12 @@ class LocalPlace:
                 return _content(path, os.O_NOFOLLOW)
         except OSError as exc:
             if exc.errno != errno.ELOOP:
-                raise _as_image_error(exc) from exc
+                raise as_image_error(exc) from exc
         self._check_inside(image_id)
         try:
             return _content(path, 0)
         except OSError as exc:
-            raise _as_image_error(exc) from exc
+            raise as_image_error(exc) from exc
 
     def size(self, name: str) -> int | None:
         """A file's size; ``None`` when it is not there."""
@@ -251,103 +267,16 @@ class LocalPlace:
         """Write beside the place, then rename."""
         write_whole(Path(self.root, name), [data])
 
+    def fill(self, name: str, read: Callable[[], bytes]) -> bool:
+        """Put a file there unless one is; what is there is left as it is."""
+        if self.size(name) is not None:
+            return False
+        self.write(name, read())
+        return True
+
     def remove(self, name: str) -> None:
         """Take a file away if it is there."""
         Path(self.root, name).unlink(missing_ok=True)
-
-
-class RemotePlace:
-    """A prefix of an object store; one that publishes a blob when it is whole.
-
-    Args:
-        filesystem: fsspec's.
-        root: The prefix as the filesystem spells it, without protocol.
-    """
-
-    def __init__(self, filesystem: Any, root: str) -> None:
-        """Remember where; listings that others cached are not believed."""
-        self._filesystem = filesystem
-        self.root = root.rstrip("/")
-        self.n_threads = 16
-        filesystem.invalidate_cache()
-
-    def exists(self) -> bool:
-        """Whether anything is there; an object store has no empty folders."""
-        return bool(self._filesystem.exists(self.root))
-
-    def listing(self, under: str) -> Listing:
-        """One listing of the prefix."""
-        image_ids: list[str] = []
-        folders: set[str] = set()
-        skipped: dict[str, str] = {}
-        for name, info in self._find(under):
-            parts = name.split("/")
-            if any(part.startswith(".") for part in parts):
-                continue
-            if info["type"] == "directory":
-                folders.add(name)
-                continue
-            folders.update("/".join(parts[:n]) for n in range(1, len(parts)))
-            if reason := _why_no_image(name):
-                skipped[name] = reason
-            else:
-                image_ids.append(name)
-        return Listing(
-            sorted(image_ids), dict(sorted(skipped.items())), sorted(folders)
-        )
-
-    def _find(self, under: str) -> Iterable[tuple[str, dict[str, Any]]]:
-        start = f"{self.root}/{under}".rstrip("/")
-        found = self._filesystem.find(start, detail=True, withdirs=True)
-        for path, info in found.items():
-            name = path[len(self.root) + 1 :].rstrip("/")
-            if name and name != under:
-                yield name, info
-
-    def stamps(self, image_ids: Sequence[str]) -> list[Stamp | DataError]:
-        """Size and version of each blob: one listing, or a question each for a few."""
-        if len(image_ids) > _ASK_EACH:
-            folders = [posixpath.dirname(name) for name in image_ids]
-            under = posixpath.commonpath(folders)
-            infos = dict(self._find(under))
-            return [_stamp_of(infos.get(image_id)) for image_id in image_ids]
-
-        with ThreadPoolExecutor(self.n_threads) as pool:
-            return list(pool.map(self._stamp, image_ids))
-
-    def _stamp(self, image_id: str) -> Stamp | DataError:
-        try:
-            return _stamp_of(self._filesystem.info(f"{self.root}/{image_id}"))
-        except (FileNotFoundError, PermissionError, NotADirectoryError) as exc:
-            return _as_image_error(exc)
-
-    def read(self, image_id: str) -> bytes:
-        """A blob's content."""
-        try:
-            return bytes(self._filesystem.cat_file(f"{self.root}/{image_id}"))
-        except (
-            FileNotFoundError,
-            IsADirectoryError,
-            NotADirectoryError,
-            PermissionError,
-        ) as exc:
-            raise _as_image_error(exc) from exc
-
-    def size(self, name: str) -> int | None:
-        """A blob's size; ``None`` when it is not there."""
-        try:
-            return int(self._filesystem.info(f"{self.root}/{name}")["size"])
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, data: bytes) -> None:
-        """Upload in one step."""
-        self._filesystem.pipe_file(f"{self.root}/{name}", data)
-
-    def remove(self, name: str) -> None:
-        """Take a blob away if it is there."""
-        if self._filesystem.exists(f"{self.root}/{name}"):
-            self._filesystem.rm_file(f"{self.root}/{name}")
 
 
 def _content(path: str, flags: int) -> bytes:
@@ -362,25 +291,20 @@ def _content(path: str, flags: int) -> bytes:
         os.close(descriptor)
 
 
-def _why_no_image(name: str) -> str | None:
+def why_no_image(name: str) -> str | None:
+    """Why a file is no image of a store, by its name alone; ``None`` for one."""
     if not has_image_suffix(name):
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         return f"its suffix {suffix(name)!r} is none of {known}"
     return flaw(name)
 
 
-def _stamp_of(info: dict[str, Any] | None) -> Stamp | DataError:
-    if info is None:
-        return ImageError(NOT_THERE)
-    if info["type"] != "file":
-        return ImageError(_NO_FILE)
-    found = [f"{name} {info[name]}" for name in _VERSIONS if info.get(name)]
-    size = int(info["size"])
-    # Without a version only the content itself can tell: read it every time.
-    return Stamp(size, found[0], True) if found else Stamp(size, "", False)
+def as_image_error(exc: OSError) -> ImageError:
+    """What a file that cannot be read means for its image.
 
-
-def _as_image_error(exc: OSError) -> ImageError:
+    Raises:
+        OSError: The same, where it says nothing about the file.
+    """
     # fsspec raises the right class without an error number.
     by_class = {
         FileNotFoundError: errno.ENOENT,

@@ -20,7 +20,7 @@ from active_learning.imaging.ids import (
     suffix,
 )
 from active_learning.imaging.pixels import UInt8Array
-from active_learning.imaging.places import place_at
+from active_learning.imaging.places import place_at, why_no_image
 
 _COMPLETE = ".complete.json"
 _TASK = 64
@@ -98,7 +98,8 @@ class ImageWriter:
             n_images = json.loads(self._place.read(_COMPLETE))["n_images"]
         except DataError:
             return False
-        return len(self._place.listing("").image_ids) >= int(n_images)
+        there = sum(why_no_image(name) is None for name in self._place.names(""))
+        return there >= int(n_images)
 
     def _write(
         self, names: Sequence[str], images: Mapping[str, bytes | UInt8Array]

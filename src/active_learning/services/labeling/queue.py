@@ -13,13 +13,15 @@ still to be labeled is what the labeling tool knows.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
+from active_learning.errors import FrozenError
 from active_learning.imaging import ImageStore
 from active_learning.imaging.places import Place
 from active_learning.schemas import row_id
@@ -48,12 +50,13 @@ def stage(place: Place, queue: LabelingQueue) -> None:
     Args:
         place: The queue's folder.
         queue: What is asked now; ``round`` is 0 where it does not say.
+
+    Raises:
+        FrozenError: An object store holds another image under the same name; nothing is
+            listed.
     """
     asked = _in_columns(queue.requests)
-    for image_id in asked["image_id"].drop_duplicates():
-        name = f"{IMAGES}/{image_id}"
-        if place.size(name) is None:
-            place.write(name, queue.images.read(image_id))
+    _copy(place, queue.images, asked["image_id"].drop_duplicates().tolist())
     listed = read_requests(place)
     every = pd.concat([listed, asked], ignore_index=True).drop_duplicates("request_id")
     for round_number, requests in asked.groupby("round", sort=True):
@@ -133,6 +136,26 @@ def pre_annotation(label: str, choices: str, image_tag: str) -> list[dict[str, A
 def open_queue(place: Place, images: ImageStore) -> LabelingQueue:
     """What was staged so far."""
     return LabelingQueue(requests=read_requests(place), images=images)
+
+
+def _copy(place: Place, images: ImageStore, image_ids: Sequence[str]) -> None:
+    """Copy images that are not there, several at a time."""
+
+    def copy(image_id: str) -> FrozenError | None:
+        try:
+            place.fill(f"{IMAGES}/{image_id}", lambda: images.read(image_id))
+        except FrozenError as exc:
+            return exc
+        return None
+
+    with ThreadPoolExecutor(place.n_threads) as pool:
+        refused = [failure for failure in pool.map(copy, image_ids) if failure]
+    if refused:
+        raise FrozenError(
+            f"{len(refused)} of {len(image_ids)} images are not what was staged under "
+            f"their names before; the first: {refused[0]}. A changed image needs a new "
+            "image_id; or delete the old ones and run 'select' again."
+        ) from refused[0]
 
 
 def _write_round(place: Place, number: str, requests: pd.DataFrame) -> None:

@@ -14,6 +14,8 @@ _TOKEN = re.compile(
 )
 _PASSWORD = re.compile(r"://[^/@:?]*:[^/@?]*@")
 _LOCAL_FILES = "/data/local-files/"
+# Where a request's image is staged, as far as a URL shows it: the queue's own folder.
+_STAGED = "queue/images/"
 _UPLOAD = re.compile(r"(?:^|/)data/upload/(?:[^/]+/)?[0-9a-f]{8}-(?P<name>[^/]+)$")
 _DRIVE = re.compile(r"^[A-Za-z]:/")
 _PATHS = re.compile(r"^azureml://(?:.*?/)?paths/", re.IGNORECASE)
@@ -34,6 +36,8 @@ def resolve(
     alone that was asked for. Backslashes part folders; a percent-encoded name is tried
     as it is and then decoded once. Label Studio puts eight digits before the name of
     an uploaded file and forgets its folder: the rest is taken as a bare file name.
+    What follows ``queue/images/``, where requests are staged, goes before all of this
+    where it was asked for.
 
     Args:
         references: As the tool wrote them.
@@ -97,6 +101,8 @@ class _Names:
         if reference in self._known:
             return reference, ""
         reference = without_query(reference)
+        if _STAGED in reference and (image_id := self._staged(reference)):
+            return image_id, ""
         # Many references share a folder: what it can mean is found out once.
         folder, _, name = reference.rpartition("/")
         if folder not in self._folders:
@@ -104,6 +110,14 @@ class _Names:
         if reference and (image_id := self._first(self._folders[folder], name)):
             return image_id, ""
         return self._look_closer(reference)
+
+    def _staged(self, reference: str) -> str:
+        """The asked image that a copy in the queue is of; empty for none."""
+        for path in _forms(reference):
+            image_id = f"/{path}".partition(f"/{_STAGED}")[2]
+            if image_id in self._asked:
+                return image_id
+        return ""
 
     def _look_closer(self, reference: str) -> tuple[str, str]:
         forms = _forms(reference)

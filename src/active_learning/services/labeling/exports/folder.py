@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from fnmatch import fnmatch
 
 import pandas as pd
@@ -23,7 +25,23 @@ _NEEDLESS = (
 )
 
 
-def read_folder(place: Place, settle_s: float) -> dict[str, pd.DataFrame]:
+class _Gone(Enum):
+    """A file that was listed and is no longer there."""
+
+    GONE = "gone"
+
+
+_GONE = _Gone.GONE
+
+
+# What exports look like in a folder that Azure ML shares with them.
+_EXPORTS = ("*.json", "*.jsonl", "*.csv", "mltable")
+_EXPORT_FOLDER = "export/"
+
+
+def read_folder(
+    place: Place, settle_s: float, *, shared: bool = False
+) -> dict[str, pd.DataFrame]:
     """Read every export of a place, subfolders too.
 
     A file that changed within ``settle_s`` is waited for, once. One that changes while
@@ -32,6 +50,8 @@ def read_folder(place: Place, settle_s: float) -> dict[str, pd.DataFrame]:
     Args:
         place: The root; nothing outside of it is read.
         settle_s: Seconds for which a file must have been left alone.
+        shared: Others keep files there too. What is not called as an export is, or is
+            none and lies outside of ``export/``, is passed over and not rejected.
 
     Returns:
         Answers in the columns of ``schemas.ANSWERS`` by the export's place, in order.
@@ -40,7 +60,11 @@ def read_folder(place: Place, settle_s: float) -> dict[str, pd.DataFrame]:
         return {}
     listing = place.listing("")
     lying = {**dict.fromkeys(listing.image_ids, ""), **listing.skipped}
-    needless = [name for name in lying if is_needless(name)]
+    needless = [
+        name
+        for name in lying
+        if is_needless(name) or (shared and not _is_called_export(name))
+    ]
     _tell("passed over, being no export", needless)
     for name in needless:
         del lying[name]
@@ -48,6 +72,8 @@ def read_folder(place: Place, settle_s: float) -> dict[str, pd.DataFrame]:
     files = sorted(name for name in lying if name not in images)
     exports = _read_files(place, files, settle_s)
     exports |= class_folder.read(dict(sorted(images.items())), files)
+    if shared:
+        _drop_strangers(exports)
     return {_storable(name): exports[name] for name in sorted(exports)}
 
 
@@ -55,23 +81,16 @@ def _read_files(
     place: Place, files: list[str], settle_s: float
 ) -> dict[str, pd.DataFrame]:
     before = _settled(place, files, settle_s)
-    exports: dict[str, pd.DataFrame] = {}
-    gone = []
-    for name in files:
-        try:
-            stamp = before[name]
-            if isinstance(stamp, DataError):
-                raise stamp
-            frame = _read_file(name, place.read(name), files)
-        except ImageIdError:
-            frame = refused("", "it is a link that leaves the folder of exports")
-        except DataError as exc:
-            if place.size(name) is None:
-                gone.append(name)
-                continue
-            frame = refused("", str(exc))
-        if frame is not None:
-            exports[name] = frame
+    with ThreadPoolExecutor(place.n_threads) as pool:
+        frames = list(
+            pool.map(lambda name: _try_file(place, name, before[name], files), files)
+        )
+    exports = {
+        name: frame
+        for name, frame in zip(files, frames, strict=True)
+        if isinstance(frame, pd.DataFrame)
+    }
+    gone = [name for name, frame in zip(files, frames, strict=True) if frame is _GONE]
     _tell("gone before they could be read", gone)
     after = _stamps(place, list(exports))
     growing = [name for name in exports if _changed(before[name], after[name])]
@@ -79,6 +98,20 @@ def _read_files(
     for name in growing:
         del exports[name]
     return exports
+
+
+def _try_file(
+    place: Place, name: str, stamp: Stamp | DataError, files: list[str]
+) -> "pd.DataFrame | _Gone | None":
+    """What a file says, or why it says nothing; ``None`` if it only names others."""
+    try:
+        if isinstance(stamp, DataError):
+            raise stamp
+        return _read_file(name, place.read(name), files)
+    except ImageIdError:
+        return refused("", "it is a link that leaves the folder of exports")
+    except DataError as exc:
+        return _GONE if place.size(name) is None else refused("", str(exc))
 
 
 def _read_file(name: str, data: bytes, files: list[str]) -> pd.DataFrame | None:
@@ -129,6 +162,27 @@ def is_needless(name: str) -> bool:
         for part in name.split("/")
         for pattern in _NEEDLESS
     )
+
+
+def _is_called_export(name: str) -> bool:
+    file = name.rpartition("/")[2].lower()
+    return any(fnmatch(file, pattern) for pattern in _EXPORTS)
+
+
+def _drop_strangers(exports: dict[str, pd.DataFrame]) -> None:
+    """Take away what is of no known format and lies where no export is written."""
+    strangers = [
+        name
+        for name, frame in exports.items()
+        if not name.startswith(_EXPORT_FOLDER) and _is_refused(frame)
+    ]
+    _tell("passed over, being of no format that is known", strangers)
+    for name in strangers:
+        del exports[name]
+
+
+def _is_refused(frame: pd.DataFrame) -> bool:
+    return len(frame) == 1 and not frame["source"].iloc[0]
 
 
 def _storable(name: str) -> str:
