@@ -1,6 +1,7 @@
 """Both forms of the champion are those of the release that is in production."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,16 @@ import pytest
 from kedro.io import DataCatalog, DatasetError
 from tests.learning.builders import same, weights
 from tests.services.deployment.builders import classifier, live, local
+from tests.services.deployment.cloud import Cloud, cloud, code_url
+from tests.standins.azurite import azurite
+from tests.standins.identity import identity
+from tests.standins.tls import tls
 
 from active_learning.datasets import ChampionDataset
 from active_learning.learning.module import ImageClassifier
 from active_learning.services.scoring.model import InferenceModel
+
+__all__ = ["azurite", "cloud", "code_url", "identity", "tls"]
 
 
 def dataset(root: Path, form: str) -> ChampionDataset:
@@ -104,3 +111,49 @@ def test_what_serves_is_loaded_without_torch(tmp_path: Path) -> None:
     )
 
     assert ran.stdout.split() == ["1"]
+
+
+def of_azure(cloud: Cloud, form: str) -> ChampionDataset:
+    options = {**cloud.options(), "deployment": None}
+    return ChampionDataset(
+        backend="azure", path=cloud.place, form=form, options=options
+    )
+
+
+def test_both_forms_are_those_of_the_endpoint_in_azure(cloud: Cloud) -> None:
+    assert of_azure(cloud, "inference").load() is None
+    assert not of_azure(cloud, "inference").exists()
+    cloud.live(1)
+    cloud.live(2, weights=1)
+    # Another machine has nothing yet, and gets the files.
+    shutil.rmtree(cloud.folder / "cache")
+
+    model = of_azure(cloud, "inference").load()
+    trained = of_azure(cloud, "checkpoint").load()
+
+    assert isinstance(model, InferenceModel)
+    assert isinstance(trained, ImageClassifier)
+    assert model.version == trained.version == 2
+    assert same(weights(trained), weights(classifier(2, weights=1)))
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "checkpoint.ckpt"])
+def test_a_champion_that_was_changed_in_its_container_is_refused(
+    cloud: Cloud, file: str
+) -> None:
+    release = cloud.live(1)
+    shutil.rmtree(cloud.folder / "cache")
+    cloud.overwrite(f"endpoint/releases/{release.name}/{file}", b"another model")
+
+    with pytest.raises(DatasetError, match=rf"{file} is not the file that was written"):
+        of_azure(cloud, "inference").load()
+
+
+def test_a_copy_that_was_damaged_here_is_brought_again(cloud: Cloud) -> None:
+    release = cloud.live(1)
+    os.truncate(cloud.folder / "cache" / release.name / "model.onnx", 100)
+
+    model = of_azure(cloud, "inference").load()
+
+    assert isinstance(model, InferenceModel)
+    assert model.fingerprint == release.fingerprint

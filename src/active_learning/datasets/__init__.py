@@ -4,7 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from active_learning.datasets.adx_table_dataset import AdxTableDataset
     from active_learning.datasets.atomic_dataset import AtomicDataset
+    from active_learning.datasets.challenger_dataset import ChallengerDataset
     from active_learning.datasets.champion_dataset import ChampionDataset
     from active_learning.datasets.checkpoint_dataset import CheckpointDataset
     from active_learning.datasets.clock_dataset import ClockDataset
@@ -17,18 +19,25 @@ if TYPE_CHECKING:
     from active_learning.datasets.label_exports_dataset import LabelExportsDataset
     from active_learning.datasets.labeling_queue_dataset import LabelingQueueDataset
     from active_learning.datasets.manifest_dataset import ManifestDataset
+    from active_learning.datasets.mirrored_manifest_dataset import (
+        MirroredManifestDataset,
+    )
     from active_learning.datasets.oracle_dataset import OracleDataset
     from active_learning.datasets.snapshot_dataset import SnapshotDataset
     from active_learning.datasets.spool_dataset import SpoolDataset
     from active_learning.datasets.table_dataset import TableDataset
     from active_learning.datasets.table_parts_dataset import TablePartsDataset
+    from active_learning.datasets.training_asset_dataset import TrainingAssetDataset
 
 _HOMES = {
+    "TrainingAssetDataset": "training_asset_dataset",
+    "ChallengerDataset": "challenger_dataset",
     "LabelingQueueDataset": "labeling_queue_dataset",
     "LabelExportsDataset": "label_exports_dataset",
     "ImageListDataset": "image_list_dataset",
     "ChampionDataset": "champion_dataset",
     "CheckpointDataset": "checkpoint_dataset",
+    "AdxTableDataset": "adx_table_dataset",
     "AtomicDataset": "atomic_dataset",
     "ClockDataset": "clock_dataset",
     "EndpointDataset": "endpoint_dataset",
@@ -37,6 +46,7 @@ _HOMES = {
     "ImageStoreDataset": "image_store_dataset",
     "KqlDataset": "kql_dataset",
     "ManifestDataset": "manifest_dataset",
+    "MirroredManifestDataset": "mirrored_manifest_dataset",
     "OracleDataset": "oracle_dataset",
     "SnapshotDataset": "snapshot_dataset",
     "SpoolDataset": "spool_dataset",
@@ -45,7 +55,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdxTableDataset",
     "AtomicDataset",
+    "ChallengerDataset",
     "ChampionDataset",
     "CheckpointDataset",
     "ClockDataset",
@@ -58,11 +70,13 @@ __all__ = [
     "LabelExportsDataset",
     "LabelingQueueDataset",
     "ManifestDataset",
+    "MirroredManifestDataset",
     "OracleDataset",
     "SnapshotDataset",
     "SpoolDataset",
     "TableDataset",
     "TablePartsDataset",
+    "TrainingAssetDataset",
 ]
 
 

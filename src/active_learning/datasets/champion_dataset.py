@@ -9,13 +9,17 @@ from kedro.io import AbstractDataset, DatasetError
 
 if TYPE_CHECKING:
     from active_learning.learning.module import ImageClassifier
+    from active_learning.services.deployment import Endpoint
     from active_learning.services.scoring.model import InferenceModel
+    from active_learning.services.scoring.onnx_classifier import OnnxClassifier
 
 _FORMS = ("checkpoint", "inference")
 
 
 class ChampionDataset(
-    AbstractDataset[NoReturn, "ImageClassifier | InferenceModel | None"]
+    AbstractDataset[
+        NoReturn, "ImageClassifier | OnnxClassifier | InferenceModel | None"
+    ]
 ):
     """``ChampionDataset`` reads the release that is in production.
 
@@ -23,13 +27,16 @@ class ChampionDataset(
     is none, and ``None`` is loaded.
 
     Args:
-        path: The endpoint's folder.
+        backend: ``local`` or ``azure``; see ``EndpointDataset``.
+        path: The endpoint's folder, of ``azure`` the URL of a folder of blobs.
         form: ``checkpoint`` is the classifier that training goes on from,
             ``inference`` the exported model that answers requests.
+        options: Of ``azure``: the workspace, the endpoint's name, and a folder of this
+            machine that releases are copied to.
         metadata: For plugins; not used here.
 
     Examples:
-        As catalog entries:
+        As catalog entries, the last one of another environment:
 
         .. code-block:: yaml
 
@@ -43,6 +50,16 @@ class ChampionDataset(
               path: data/06_models/endpoint
               form: inference
 
+            champion@inference:
+              type: active_learning.datasets.ChampionDataset
+              backend: azure
+              path: abfs://loop@account.dfs.core.windows.net/models/endpoint
+              form: inference
+              options:
+                workspace: {subscription: ..., resource_group: ..., name: ...}
+                name: active-learning
+                cache: data/06_models/endpoint
+
         In Python:
 
         >>> ChampionDataset(path="nowhere", form="inference").load() is None
@@ -50,7 +67,13 @@ class ChampionDataset(
     """
 
     def __init__(
-        self, *, path: str, form: str, metadata: dict[str, Any] | None = None
+        self,
+        *,
+        backend: str = "local",
+        path: str,
+        form: str,
+        options: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the place; what reads a model is imported by the first load.
 
@@ -59,28 +82,29 @@ class ChampionDataset(
         """
         if form not in _FORMS:
             raise DatasetError(f"A champion has no form {form!r}; known: {_FORMS}.")
-        self._path = Path(path)
+        self._backend = backend
+        self._path = path
         self._form = form
+        self._options = options
         self.metadata = metadata
 
-    def load(self) -> ImageClassifier | InferenceModel | None:
+    def load(self) -> ImageClassifier | OnnxClassifier | InferenceModel | None:
         """Read the champion.
 
         Raises:
             EndpointError: The endpoint does not say what is in production.
             CheckpointError: The champion's files are damaged or not its own.
         """
-        from active_learning.services.deployment.state import RELEASES, read_state
-
-        release = read_state(self._path).champion
+        endpoint = self._endpoint()
+        release = endpoint.state.champion
         if release is None:
             return None
-        folder = self._path / RELEASES / release.name
-        model: ImageClassifier | InferenceModel
+        folder = endpoint.folder(release)
+        model: ImageClassifier | OnnxClassifier | InferenceModel
         if self._form == "checkpoint":
-            from active_learning.learning.checkpoint import load_classifier
+            from active_learning.services.scoring.export import origin
 
-            model = load_classifier(folder / "checkpoint.ckpt")
+            model = origin(folder)
             _refuse_another(model.version, release.model_version, folder)
         else:
             from active_learning.services.scoring.model import InferenceModel
@@ -97,12 +121,15 @@ class ChampionDataset(
         )
 
     def _exists(self) -> bool:
-        from active_learning.services.deployment.state import read_state
+        return self._endpoint().state.champion is not None
 
-        return read_state(self._path).champion is not None
+    def _endpoint(self) -> Endpoint:
+        from active_learning.services.deployment import connect
+
+        return connect(self._backend, self._path, options=self._options)
 
     def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path), "form": self._form}
+        return {"backend": self._backend, "path": self._path, "form": self._form}
 
 
 def _refuse_another(found: object, wanted: object, folder: Path) -> None:

@@ -16,14 +16,16 @@ class EndpointDataset(AbstractDataset[NoReturn, "Endpoint"]):
     Loading connects to nothing; the endpoint does, when it is asked or changed.
 
     Args:
-        backend: ``local``: files that serving processes watch.
-        path: The endpoint's folder.
-        service_url: Where a release is asked, if serving processes live.
-        load_timeout_s: So long may they take to load a release.
+        backend: ``local``: files that serving processes watch; ``azure``: a managed
+            online endpoint of Azure Machine Learning.
+        path: The endpoint's folder, of ``azure`` the URL of a folder of blobs.
+        service_url: Of ``local``: where a release is asked, if serving processes live.
+        load_timeout_s: So long may it take to bring a release up.
+        options: Of ``azure``: workspace, endpoint, and how releases are brought up.
         metadata: For plugins; not used here.
 
     Examples:
-        As a catalog entry:
+        As catalog entries, the second one of another environment:
 
         .. code-block:: yaml
 
@@ -33,6 +35,17 @@ class EndpointDataset(AbstractDataset[NoReturn, "Endpoint"]):
               path: data/06_models/endpoint
               service_url: http://127.0.0.1:5001/score
               load_timeout_s: 60
+
+            endpoint:
+              type: active_learning.datasets.EndpointDataset
+              backend: azure
+              path: abfs://loop@account.dfs.core.windows.net/models/endpoint
+              load_timeout_s: 2400
+              options:
+                workspace: {subscription: ..., resource_group: ..., name: ...}
+                name: active-learning
+                cache: data/06_models/endpoint
+                deployment: {registered_model: active-learning-loop, ...}
 
         In Python:
 
@@ -47,8 +60,9 @@ class EndpointDataset(AbstractDataset[NoReturn, "Endpoint"]):
         *,
         backend: str,
         path: str,
-        service_url: str,
+        service_url: str = "",
         load_timeout_s: float,
+        options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the place."""
@@ -56,6 +70,7 @@ class EndpointDataset(AbstractDataset[NoReturn, "Endpoint"]):
         self._path = path
         self._service_url = service_url
         self._load_timeout_s = load_timeout_s
+        self._options = options
         self.metadata = metadata
 
     def load(self) -> Endpoint:
@@ -63,6 +78,7 @@ class EndpointDataset(AbstractDataset[NoReturn, "Endpoint"]):
 
         Raises:
             UnknownNameError: No backend has that name.
+            SettingsError: The options do not hold together.
         """
         from active_learning.services.deployment import connect
 
@@ -71,6 +87,7 @@ class EndpointDataset(AbstractDataset[NoReturn, "Endpoint"]):
             self._path,
             service_url=self._service_url,
             load_timeout_s=self._load_timeout_s,
+            options=self._options,
         )
 
     def save(self, data: NoReturn) -> None:
@@ -81,8 +98,10 @@ class EndpointDataset(AbstractDataset[NoReturn, "Endpoint"]):
         )
 
     def _describe(self) -> dict[str, Any]:
-        return {
+        said = {
             "backend": self._backend,
             "path": self._path,
             "service_url": self._service_url,
+            "name": (self._options or {}).get("name"),
         }
+        return {key: value for key, value in said.items() if value}

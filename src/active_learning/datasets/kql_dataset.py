@@ -20,15 +20,17 @@ class KqlDataset(AbstractDataset[NoReturn, pd.DataFrame]):
 
     Args:
         query: The name of a query in ``active_learning.queries``, or KQL itself.
-        backend: ``local``, files asked by DuckDB.
-        database: Where the tables are: the folder that has a folder for each.
+        backend: ``local``, files asked by DuckDB, or ``azure``, a database of Azure
+            Data Explorer.
+        database: Where the tables are: the folder that has a folder for each, or
+            ``https://<cluster>.<region>.kusto.windows.net/<database>``.
         tables: Tables that lie in other places, by name: a folder of parts, or one
-            Parquet file.
+            Parquet file. Only of ``local``: on ``azure`` all are in the database.
         parameters: Values for what the query declares, by name; bound, never pasted
             in. A query's parameters are ``string`` or ``long``: other numbers are
             given as text, nothing as empty text, yes and no as 1 and 0.
         load_args: For the backend; ``local`` takes ``memory``, such as ``1GB``, and
-            ``cache``, a folder.
+            ``cache``, a folder. Both mean nothing to ``azure``.
         metadata: For plugins; not used here.
 
     Examples:
@@ -55,7 +57,7 @@ class KqlDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         self,
         *,
         query: str,
-        backend: Literal["local"],
+        backend: Literal["local", "azure"],
         database: str,
         tables: Mapping[str, str] | None = None,
         parameters: Mapping[str, object] | None = None,
@@ -78,6 +80,7 @@ class KqlDataset(AbstractDataset[NoReturn, pd.DataFrame]):
 
         Raises:
             QueryError: The text or a parameter does not fit.
+            SinkAwayError: The service cannot be reached now.
         """
         service = connect(
             self._backend, self._database, tables=self._tables, **self._load_args
@@ -89,7 +92,8 @@ class KqlDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         """Refuse: a query is not a place."""
         raise DatasetError(
             f"{type(self).__name__} is read-only: a query is not a place to save to. "
-            "Declare a TableDataset on the same folder instead."
+            "Declare a TableDataset on the same folder, or an AdxTableDataset on the "
+            "same database."
         )
 
     def preview(self, nrows: int = 10) -> TablePreview:

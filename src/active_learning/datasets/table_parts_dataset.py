@@ -1,22 +1,36 @@
 """A table's parts, to be looked after."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
 from active_learning.schemas import TABLES
-from active_learning.services.telemetry.parts import Parts
+from active_learning.services.telemetry.parts import Compaction, Parts
 
 
-class TablePartsDataset(AbstractDataset[NoReturn, Parts]):
+class EngineParts(NamedTuple):
+    """Parts that their engine merges by itself, as Azure Data Explorer its extents."""
+
+    table: str
+
+    def current(self) -> list[Path]:
+        """None that anybody else could touch."""
+        return []
+
+    def compact(self, at_least: int, target_rows: int, grace_s: float) -> Compaction:
+        """Do nothing: nothing is left to merge or to delete."""
+        return Compaction(merged=0, n_rows=0, doubles=0, deleted=0)
+
+
+class TablePartsDataset(AbstractDataset[NoReturn, Parts | EngineParts]):
     """``TablePartsDataset`` gives the parts of a table, for what merges them.
 
     Loading reads no row.
 
     Args:
         table: A name in ``active_learning.schemas.TABLES``.
-        path: The folder.
+        path: The folder; ``None`` for a table whose engine merges its parts itself.
         metadata: For plugins; not used here.
 
     Examples:
@@ -36,7 +50,7 @@ class TablePartsDataset(AbstractDataset[NoReturn, Parts]):
     """
 
     def __init__(
-        self, *, table: str, path: str, metadata: dict[str, Any] | None = None
+        self, *, table: str, path: str | None, metadata: dict[str, Any] | None = None
     ) -> None:
         """Describe the folder."""
         if table not in TABLES:
@@ -44,11 +58,13 @@ class TablePartsDataset(AbstractDataset[NoReturn, Parts]):
                 f"No table is called {table!r}; there are {sorted(TABLES)}."
             )
         self._table = table
-        self._path = Path(path)
+        self._path = None if path is None else Path(path)
         self.metadata = metadata
 
-    def load(self) -> Parts:
+    def load(self) -> Parts | EngineParts:
         """Give the parts; they are looked at when somebody asks."""
+        if self._path is None:
+            return EngineParts(self._table)
         return Parts(self._path, self._table)
 
     def save(self, data: NoReturn) -> None:
@@ -58,7 +74,10 @@ class TablePartsDataset(AbstractDataset[NoReturn, Parts]):
         )
 
     def _exists(self) -> bool:
-        return bool(self.load().current())
+        return self._path is None or bool(self.load().current())
 
     def _describe(self) -> dict[str, Any]:
-        return {"table": self._table, "path": str(self._path)}
+        return {
+            "table": self._table,
+            "path": None if self._path is None else str(self._path),
+        }

@@ -28,7 +28,6 @@ from active_learning.errors import (
     NoImagesError,
     RequestError,
     TelemetryError,
-    UnknownNameError,
 )
 from active_learning.imaging import ImageStore, UInt8Array
 from active_learning.imaging.archive import ImageArchive
@@ -51,7 +50,7 @@ from active_learning.services.scoring.settings import (
     model_folder,
     settings_from,
 )
-from active_learning.services.telemetry import Sink
+from active_learning.services.telemetry import connect_sink
 from active_learning.services.telemetry.collector import Collector, Prediction
 from active_learning.services.telemetry.spool import Spool
 
@@ -382,19 +381,11 @@ def _collector(settings: ServingSettings) -> Collector:
         settings.spool.max_rows,
         settings.spool.power_cut_safe,
     )
-    collector = Collector(spool, _sink(settings), settings.collector)
+    sink = connect_sink(settings.telemetry.backend, settings.telemetry.database)
+    collector = Collector(spool, sink, settings.collector)
     # What a process that was killed had acknowledged waits in the spool.
     collector.start()
     return collector
-
-
-def _sink(settings: ServingSettings) -> Sink:
-    backend = settings.telemetry.backend
-    if backend != "local":
-        raise UnknownNameError("telemetry backend", backend, ["local"])
-    from active_learning.services.telemetry.local import LocalTelemetry
-
-    return LocalTelemetry(Path(settings.telemetry.database).absolute())
 
 
 def _whose(asked: Asked) -> str:

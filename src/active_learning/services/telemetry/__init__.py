@@ -1,18 +1,21 @@
 """Telemetry: what a model says in production is collected, kept and asked about.
 
 ``Sink`` and ``QueryService`` are what the rest relies on; ``local`` gives both on a
-folder of Parquet parts. ``collector`` takes predictions one at a time, through a
-durable spool, or a frame of them.
+folder of Parquet parts, ``azure`` on a database of Azure Data Explorer. ``collector``
+takes predictions one at a time, through a durable spool, or a frame of them.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 import pyarrow as pa
 
-from active_learning.errors import UnknownNameError
+from active_learning.errors import SettingsError, UnknownNameError
+
+if TYPE_CHECKING:
+    from active_learning.services.telemetry.azure.adx import AdxTelemetry
 
 
 class Sink(Protocol):
@@ -47,6 +50,9 @@ class QueryService(Protocol):
         """
 
 
+_BACKENDS = ["azure", "local"]
+
+
 def connect(
     backend: str,
     database: str,
@@ -57,9 +63,13 @@ def connect(
 ) -> QueryService:
     """What answers questions about the tables of a database.
 
+    ``tables``, ``memory`` and ``cache`` are for ``local``: on ``azure`` every table is
+    in the database, and the service's own limits hold.
+
     Args:
-        backend: ``local``.
-        database: A folder that has a folder for each table.
+        backend: ``local`` or ``azure``.
+        database: A folder that has a folder for each table, or the URL of a cluster
+            with the name of a database behind it.
         tables: Tables that lie in other places, by name.
         memory: How much the engine may use before it puts something on disk, such as
             ``1GB``; empty for its own choice.
@@ -67,6 +77,7 @@ def connect(
 
     Raises:
         UnknownNameError: No backend has that name.
+        SettingsError: ``database`` is none of that backend's.
     """
     if backend == "local":
         # DuckDB and the KQL parser are for those who ask.
@@ -76,4 +87,80 @@ def connect(
         return LocalTelemetry(
             Path(database), elsewhere, memory, Path(cache) if cache else None
         )
-    raise UnknownNameError("telemetry backend", backend, ["local"])
+    if backend == "azure":
+        return connect_adx(database)
+    raise UnknownNameError("telemetry backend", backend, _BACKENDS)
+
+
+def connect_sink(backend: str, database: str) -> Sink:
+    """Where a service's rows go, a few at a time.
+
+    On ``azure`` they are streamed, or queued where that is not taken. It gives up
+    sooner than a pipeline does: its rows wait in a spool meanwhile.
+
+    Args:
+        backend: ``local`` or ``azure``.
+        database: As for ``connect``.
+
+    Raises:
+        UnknownNameError: No backend has that name.
+        SettingsError: ``database`` is none of that backend's.
+    """
+    if backend == "local":
+        from active_learning.services.telemetry.local import LocalTelemetry
+
+        return LocalTelemetry(Path(database).absolute())
+    if backend == "azure":
+        return connect_adx(
+            database, streaming=True, patience={"answer_s": 30, "retry_s": 10}
+        )
+    raise UnknownNameError("telemetry backend", backend, _BACKENDS)
+
+
+def connect_adx(
+    database: str,
+    *,
+    streaming: bool = False,
+    patience: Mapping[str, float] | None = None,
+    page_rows: int | None = None,
+) -> "AdxTelemetry":
+    """A database of Azure Data Explorer; nothing is asked yet.
+
+    Args:
+        database: ``https://<cluster>.<region>.kusto.windows.net/<database>``.
+        streaming: Append by streaming, and queue what it does not take.
+        patience: Seconds, by name: ``answer_s`` for one answer, ``retry_s`` while
+            something is tried again, ``visible_s`` until what was queued can be read.
+        page_rows: How many rows come in one answer when a whole table is read.
+
+    Raises:
+        SettingsError: That is no database, an unknown name, or no time; or the extra
+            ``azure`` is not installed.
+    """
+    try:
+        # The libraries take half a second, and are none of a laptop's.
+        from active_learning.services.telemetry.azure.adx import AdxTelemetry
+        from active_learning.services.telemetry.azure.faults import Patience
+    except ModuleNotFoundError as exc:
+        raise SettingsError(
+            f"Telemetry on 'azure' needs an optional dependency, {exc.name!r}: "
+            "pip install 'active-learning[azure]'"
+        ) from exc
+    said = dict(patience or {})
+    wrong = [
+        name
+        for name, value in said.items()
+        if name not in Patience._fields or not value > 0
+    ]
+    if wrong:
+        raise SettingsError(
+            f"{len(wrong)} of the times to wait cannot be used; the first is "
+            f"{wrong[0]}={said[wrong[0]]!r}. There are {', '.join(Patience._fields)}, "
+            "each a number of seconds above 0."
+        )
+    if page_rows is not None and page_rows < 1:
+        raise SettingsError(f"page_rows={page_rows} is no number of rows.")
+    more = {} if page_rows is None else {"page_rows": page_rows}
+    return AdxTelemetry(
+        database, streaming=streaming, patience=Patience(**said), **more
+    )
