@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow import MlflowClient, MlflowException
-from mlflow.entities import Metric
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from active_learning.files import making
 from active_learning.pipelines.simulate.plan import START, Plan
+from active_learning.services.redaction import redacted
 
 logger = logging.getLogger(__name__)
 
 _RUNS = "AL_SIMULATION_RUNS"
 _PARENT = "parent"
+# Of a tag's value on Azure ML; MLflow itself takes more.
+_LONGEST = 1000
 _EXPERIMENT_TAG = "simulation.experiment"
 _METRICS = {
     "n_labels": "labels/total",
@@ -167,7 +170,8 @@ def log_release(release: dict[str, Any]) -> None:
         if release[role] is not None:
             tags[f"deploy.{role}"] = release[role]["name"]
     if release["reasons"]:
-        tags["deploy.reasons"] = " ".join(release["reasons"])
+        # All of them are in release.json.
+        tags["deploy.reasons"] = " ".join(release["reasons"])[:_LONGEST]
     step = release["challenger"]["model_version"] if release["challenger"] else 0
     with _recorded():
         mlflow.log_metrics(figures, step=step)
@@ -243,8 +247,11 @@ def _start(
     if parent is not None:
         seed, strategy = name.split(".")
         params |= {"seed": seed.removeprefix("seed_"), "strategy": strategy}
-    for key, value in params.items():
-        client.log_param(run_id, key, value)
+    told = params.items()
+    client.log_batch(
+        run_id,
+        params=[Param(key, str(value)) for key, value in told],  # type: ignore[no-untyped-call]
+    )
     return run_id
 
 
@@ -272,5 +279,5 @@ def _known_runs(client: MlflowClient, experiment_id: str, plan: Plan) -> dict[st
 def _recorded() -> Iterator[None]:
     try:
         yield
-    except MlflowException as exc:
-        logger.warning("MLflow did not record this: %s", exc)
+    except Exception as exc:  # noqa: BLE001  # plugins raise what they like
+        logger.warning("MLflow did not record this: %s", redacted(exc))

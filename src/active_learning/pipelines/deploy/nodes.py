@@ -29,6 +29,7 @@ from active_learning.services.deployment.state import EndpointState, Release
 if TYPE_CHECKING:
     from active_learning.learning.module import ImageClassifier
     from active_learning.services.scoring.model import InferenceModel
+    from active_learning.services.scoring.onnx_classifier import OnnxClassifier
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def export_challenger(
             "unchanged",
             "There is no challenger; 'kedro run --pipelines train' makes one.",
         )
-    classifier = cast("ImageClassifier", challenger)
+    classifier = cast("ImageClassifier | OnnxClassifier", challenger)
     start = start.becomes(
         "pending", training_set=str(classifier.lineage.get("training_set"))
     )
@@ -313,41 +314,57 @@ def raise_failure(release: dict[str, Any]) -> None:
         )
 
 
-def _exported(classifier: ImageClassifier, endpoint: Endpoint) -> Release | None:
+def _exported(
+    classifier: ImageClassifier | OnnxClassifier, endpoint: Endpoint
+) -> Release | None:
     """The release of the same weights, if it was made before and is whole."""
-    from active_learning.learning.checkpoint import load_classifier
-    from active_learning.services.scoring.model import CHECKPOINT
+    from active_learning.services.scoring.export import origin
 
     last = max(classifier.version, endpoint.state.last_version + 1)
     for version in range(classifier.version, last + 1):
         for folder in endpoint.exports(version):
             try:
-                if _alike(load_classifier(folder / CHECKPOINT), classifier):
+                if _alike(origin(folder), classifier):
                     return endpoint.add(folder)
             except CheckpointError as exc:
                 logger.warning("%s is not used again: %s", folder.name, exc)
     return None
 
 
-def _alike(one: ImageClassifier, other: ImageClassifier) -> bool:
+def _alike(
+    one: ImageClassifier | OnnxClassifier, other: ImageClassifier | OnnxClassifier
+) -> bool:
     """Whether two are the same model, whatever version they are called."""
-    import torch
 
-    def origin(classifier: ImageClassifier) -> dict[str, Any]:
+    def lineage(classifier: ImageClassifier | OnnxClassifier) -> dict[str, Any]:
         return {**classifier.lineage, "version": None}
 
-    mine, others = one.state_dict(), other.state_dict()
     return (
-        origin(one) == origin(other)
+        lineage(one) == lineage(other)
         and one.classes == other.classes
         and one.preprocessing == other.preprocessing
-        and mine.keys() == others.keys()
-        and all(torch.equal(value, others[name]) for name, value in mine.items())
+        and _of_the_same_weights(one, other)
+    )
+
+
+def _of_the_same_weights(
+    one: ImageClassifier | OnnxClassifier, other: ImageClassifier | OnnxClassifier
+) -> bool:
+    from active_learning.services.scoring.onnx_classifier import OnnxClassifier
+
+    if isinstance(one, OnnxClassifier) or isinstance(other, OnnxClassifier):
+        both = isinstance(one, OnnxClassifier) and isinstance(other, OnnxClassifier)
+        return both and one.content == other.content
+    import torch
+
+    mine, others = one.state_dict(), other.state_dict()
+    return mine.keys() == others.keys() and all(
+        torch.equal(value, others[name]) for name, value in mine.items()
     )
 
 
 def _taken_in(
-    classifier: ImageClassifier,
+    classifier: ImageClassifier | OnnxClassifier,
     known: Release | None,
     endpoint: Endpoint,
     examples: Decoded,
@@ -364,18 +381,24 @@ def _taken_in(
     return known, Parity.model_validate(parity._asdict())
 
 
-def _renumbered(classifier: ImageClassifier, state: EndpointState) -> ImageClassifier:
+def _renumbered(
+    classifier: ImageClassifier | OnnxClassifier, state: EndpointState
+) -> ImageClassifier | OnnxClassifier:
     """The same model under a version that no other was up with."""
     champion = state.champion.model_version if state.champion else 0
     version = classifier.version
     if not champion < version <= state.last_version:
         return classifier
-    lineage = {**classifier.lineage, "version": state.last_version + 1}
     logger.info(
         "Version %d was given to a model that is gone; this one becomes %d",
         version,
         state.last_version + 1,
     )
+    from active_learning.services.scoring.onnx_classifier import OnnxClassifier
+
+    if isinstance(classifier, OnnxClassifier):
+        return classifier.renumbered(state.last_version + 1)
+    lineage = {**classifier.lineage, "version": state.last_version + 1}
     return classifier.successor(classifier.classes, lineage)
 
 

@@ -1,18 +1,18 @@
 """Deployment: a release is brought into production beside the one that is there.
 
 ``Endpoint`` is what the rest relies on, ``roll_out`` the one way to a new champion;
-``local`` gives an endpoint on the files of ``state``, which serving processes watch.
+``local`` gives an endpoint on the files of ``state``, which serving processes watch,
+``azure`` a managed online endpoint of Azure Machine Learning.
 ``registry`` keeps the books on versions in MLflow.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from active_learning.errors import EndpointError, UnknownNameError
 from active_learning.services.deployment.state import Color, EndpointState, Release
@@ -94,6 +94,18 @@ class Endpoint(Protocol):
     def shift(self, color: Color, percent: int) -> None:
         """Send a part of the requests to a color, the rest to the champion."""
 
+    def watch(self, color: Color, examples: Sequence[Example], step_s: float) -> None:
+        """Let a step last, and count meanwhile what callers are answered.
+
+        Args:
+            color: Has a part of the requests.
+            examples: To ask about where nobody counts.
+            step_s: Seconds.
+
+        Raises:
+            EndpointError: Too many requests failed.
+        """
+
     def promote(self, color: Color, back: bool) -> None:
         """Make a color the champion and take the old one down.
 
@@ -116,24 +128,38 @@ class Endpoint(Protocol):
 
 
 def connect(
-    backend: str, place: str, *, service_url: str, load_timeout_s: float
+    backend: str,
+    place: str,
+    *,
+    service_url: str = "",
+    load_timeout_s: float = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Endpoint:
-    """The endpoint at a place.
+    """The endpoint at a place; nothing is asked yet.
 
     Args:
-        backend: ``local``.
-        place: A folder.
-        service_url: Where a release is asked, if serving processes live.
-        load_timeout_s: So long may they take to load one.
+        backend: ``local`` or ``azure``.
+        place: A folder; for ``azure`` the URL of one in blob storage.
+        service_url: Where a release is asked, if serving processes of ``local`` live.
+        load_timeout_s: So long may it take to bring a release up.
+        options: Of ``azure``: see its ``EndpointSettings``.
 
     Raises:
         UnknownNameError: No backend has that name.
+        SettingsError: The options do not hold together.
     """
     if backend == "local":
         from active_learning.services.deployment.local import LocalEndpoint
 
         return LocalEndpoint(Path(place), service_url, load_timeout_s)
-    raise UnknownNameError("deployment backend", backend, ["local"])
+    if backend == "azure":
+        from active_learning.services.deployment.azure import (
+            AzureEndpoint,
+            read_settings,
+        )
+
+        return AzureEndpoint(place, read_settings(options or {}), load_timeout_s)
+    raise UnknownNameError("deployment backend", backend, ["local", "azure"])
 
 
 def roll_out(
@@ -147,8 +173,9 @@ def roll_out(
     """Make a release the champion while requests go on.
 
     It is brought up without traffic and asked about the examples; then it takes its
-    steps, and is asked again after each. Whatever goes wrong, the old champion has all
-    requests again. Nobody waits for steps where nothing is served or was before.
+    steps; each is watched, and it is asked again after it. Whatever goes wrong, the old
+    champion has all requests again. Nobody waits for steps where nothing is served or
+    was before.
 
     Args:
         endpoint: Changed; this is called inside its ``exclusive``.
@@ -170,11 +197,17 @@ def roll_out(
             for percent in steps:
                 endpoint.shift(color, percent)
                 logger.info("%s takes %d%% of the requests", name, percent)
-                time.sleep(step_s)
+                endpoint.watch(color, examples, step_s)
                 endpoint.smoke_test(color, examples)
         endpoint.promote(color, back)
     except BaseException as exc:
-        endpoint.settle()
+        try:
+            endpoint.settle()
+        except EndpointError as unsettled:
+            raise EndpointError(
+                f"{exc} It could not be taken down: {unsettled} The next 'kedro run "
+                "--pipelines deploy' does that."
+            ) from exc
         if isinstance(exc, EndpointError):
             logger.warning("%s is down again: %s", name, exc)
         raise

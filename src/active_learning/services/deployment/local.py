@@ -1,6 +1,5 @@
 """An endpoint on this machine: files, and the processes that watch them."""
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -11,11 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import numpy as np
-
 from active_learning.acquisition import FloatArray
-from active_learning.errors import CheckpointError, EndpointError, ImageError
+from active_learning.errors import EndpointError, ImageError
 from active_learning.services.deployment import Example
+from active_learning.services.deployment.answers import (
+    check,
+    compare,
+    is_same,
+    named,
+    read_answer,
+)
 from active_learning.services.deployment.state import (
     RELEASES,
     Color,
@@ -27,12 +31,7 @@ from active_learning.services.deployment.state import (
     write_state,
 )
 from active_learning.services.scoring import COLLECT_HEADER, DEPLOYMENT_HEADER
-from active_learning.services.scoring.model import (
-    CARD,
-    TOLERANCE,
-    InferenceModel,
-    ModelCard,
-)
+from active_learning.services.scoring.model import InferenceModel
 
 _POLL_S = 0.05
 _ANSWER_TIMEOUT_S = 30.0
@@ -98,22 +97,16 @@ class LocalEndpoint:
             CheckpointError: It is damaged.
             EndpointError: Another of the same weights and version is up or was.
         """
-        model = InferenceModel.load(folder)
-        release = Release(
-            name=f"{model.version:06d}-{model.fingerprint[:12]}",
-            model_name=model.model_name,
-            model_version=model.version,
-            fingerprint=model.fingerprint,
-        )
+        release = named(InferenceModel.load(folder))
         place = self.folder(release)
-        if folder != place and not self._has(place, folder):
+        if folder != place and not is_same(place, folder, self.state):
             shutil.rmtree(place, ignore_errors=True)
             folder.rename(place)
         return release
 
     def stage(self, release: Release) -> Color:
         """Bring a release up without traffic; see ``Endpoint``."""
-        _check(self.folder(release), release)
+        check(self.folder(release), release)
         state = self.state
         color = state.free
         self._write(
@@ -129,13 +122,13 @@ class LocalEndpoint:
         release = self.state.deployments[color]
         self._await_loaded(release)
         over_http = self.serving
-        model = _check(self.folder(release), release)
+        model = check(self.folder(release), release)
         for example in examples:
             if over_http:
                 said = self._ask(color, release, model.classes, example)
             else:
                 said = _answer(model, example)
-            _compare(release, example, said)
+            compare(release, example, said)
 
     def shift(self, color: Color, percent: int) -> None:
         """Send a part of the requests to a color, the rest to the champion."""
@@ -143,23 +136,14 @@ class LocalEndpoint:
         rest = {} if state.live is None else {state.live: 100 - percent}
         self._write(state, traffic={**rest, color: percent if rest else 100})
 
+    def watch(self, color: Color, examples: Sequence[Example], step_s: float) -> None:
+        """Let a step last; nobody counts what callers are answered."""
+        time.sleep(step_s)
+
     def promote(self, color: Color, back: bool) -> None:
         """Make a color the champion, in one step; see ``Endpoint``."""
         state = self.state
-        old = (state.champion,) if state.champion else ()
-        release = state.deployments[color]
-        self._write(
-            state,
-            deployments={color: release},
-            traffic={color: 100},
-            live=color,
-            history=state.history[:-1] if back else (*state.history, *old),
-            rolled_back=(
-                (*state.rolled_back, *old)
-                if back
-                else tuple(r for r in state.rolled_back if r.name != release.name)
-            ),
-        )
+        self._write(state.promoted(color, back))
 
     def settle(self) -> None:
         """Take down whatever is not the champion."""
@@ -171,36 +155,16 @@ class LocalEndpoint:
 
     def prune(self, keep: int) -> None:
         """Forget all but the latest releases; see ``Endpoint``."""
-        state = self.state
-        self._write(
-            state, history=state.history[-keep:], rolled_back=state.rolled_back[-keep:]
-        )
-        kept = (*state.history[-keep:], *state.rolled_back[-keep:])
-        wanted = {release.name for release in (*state.deployments.values(), *kept)}
+        state = self.state.pruned(keep)
+        self._write(state)
         folders = (self._root / RELEASES).glob("[0-9]*")
         latest_last = sorted(folders, key=lambda folder: folder.stat().st_mtime)
         for folder in latest_last[:-keep]:
-            if folder.name not in wanted:
+            if folder.name not in state.names:
                 shutil.rmtree(folder)
 
-    def _has(self, place: Path, folder: Path) -> bool:
-        """Whether a release lies there already, whole."""
-        try:
-            InferenceModel.load(place)
-        except CheckpointError:
-            return False
-        one, other = _said_of(place), _said_of(folder)
-        if one != other and place.name in {r.name for r in _known(self.state)}:
-            differing = [key for key, value in one.items() if other[key] != value]
-            raise EndpointError(
-                f"{place.name!r} is another release with the same weights and version; "
-                f"they differ in {differing}. Train again."
-            )
-        return one == other
-
     def _write(self, state: EndpointState, **changes: Any) -> None:
-        # Validated, which a copy with changes alone would not be.
-        write_state(self._root, EndpointState(**{**dict(state), **changes}))
+        write_state(self._root, state.changed(**changes))
 
     def _await_loaded(self, release: Release) -> None:
         """Wait until every serving process that lives has loaded a release.
@@ -238,28 +202,16 @@ class LocalEndpoint:
     ) -> FloatArray:
         """What the service says of an image when it is asked for a color."""
         status, text = self._post(color, example.content)
-        if status != 200:
-            raise EndpointError(
-                f"{self._service_url} answers {status} to {example.image_id!r} for "
-                f"{release.name!r}: {text[:500]}"
-            )
-        try:
-            said = json.loads(text)
-            version = said["model_version"]
-            values = [float(said["probabilities"][name]) for name in classes]
-        except (ValueError, KeyError, TypeError) as exc:
-            raise EndpointError(
-                f"{self._service_url} is no scoring service of this project: its "
-                f"answer to {example.image_id!r} was {text[:200]!r}. Set "
-                "deploy.service_url."
-            ) from exc
-        if version != release.model_version:
-            raise EndpointError(
-                f"{self._service_url} answered as version {version} when it was asked "
-                f"for {color!r}, which is version {release.model_version}. Another "
-                "endpoint is served there: set deploy.service_url."
-            )
-        return np.array(values)
+        return read_answer(
+            self._service_url,
+            status,
+            text,
+            color,
+            release,
+            classes,
+            example,
+            "Set deploy.service_url",
+        )
 
     def _post(self, color: Color, content: bytes) -> tuple[int, str]:
         parts = urlsplit(self._service_url)
@@ -283,34 +235,6 @@ class LocalEndpoint:
             connection.close()
 
 
-def _known(state: EndpointState) -> tuple[Release, ...]:
-    return (*state.deployments.values(), *state.history, *state.rolled_back)
-
-
-def _said_of(folder: Path) -> dict[str, Any]:
-    """What a release's card says, but for how it was measured."""
-    said = ModelCard.model_validate_json((folder / CARD).read_bytes())
-    return said.model_dump(exclude={"parity"})
-
-
-def _check(folder: Path, release: Release) -> InferenceModel:
-    """Load a release.
-
-    Raises:
-        EndpointError: It is damaged, or another than it is said to be.
-    """
-    try:
-        model = InferenceModel.load(folder)
-    except CheckpointError as exc:
-        raise EndpointError(f"{release.name!r} cannot be brought up: {exc}") from exc
-    if model.fingerprint != release.fingerprint:
-        raise EndpointError(
-            f"{str(folder)!r} holds a model of the fingerprint {model.fingerprint}, "
-            f"not {release.fingerprint}. Remove the folder and deploy again."
-        )
-    return model
-
-
 def _answer(model: InferenceModel, example: Example) -> FloatArray:
     """What a model says of an image's file, decoded as a service decodes it."""
     from active_learning.imaging.decode import decode
@@ -323,14 +247,3 @@ def _answer(model: InferenceModel, example: Example) -> FloatArray:
         ) from exc
     said: FloatArray = model.answer(pixels[None])[0]
     return said
-
-
-def _compare(release: Release, example: Example, said: FloatArray) -> None:
-    expected = example.probabilities
-    same = said.shape == expected.shape
-    if not same or not np.allclose(said, expected, rtol=0, atol=TOLERANCE):
-        raise EndpointError(
-            f"{release.name!r} says {said.round(5).tolist()} of {example.image_id!r}, "
-            f"and {expected.round(5).tolist()} was expected: it does not answer as it "
-            "did when it was compared. See the log of the serving processes."
-        )

@@ -103,6 +103,51 @@ class EndpointState(BaseModel):
         """The color that a new release goes to."""
         return "green" if self.live == "blue" else "blue"
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The releases that are up or were."""
+        known = (*self.deployments.values(), *self.history, *self.rolled_back)
+        return frozenset(release.name for release in known)
+
+    def promoted(self, color: Color, back: bool) -> Self:
+        """The state when a color is the champion and the old one is down.
+
+        Args:
+            color: Is up.
+            back: It was champion before; see ``Endpoint.promote``.
+        """
+        return self.changed(
+            deployments={color: self.deployments[color]},
+            traffic={color: 100},
+            live=color,
+            **self.succession(self.deployments[color], back),
+        )
+
+    def succession(
+        self, release: Release, back: bool
+    ) -> dict[str, tuple[Release, ...]]:
+        """``history`` and ``rolled_back`` when a release has become the champion."""
+        old = (self.champion,) if self.champion else ()
+        if back:
+            return {
+                "history": self.history[:-1],
+                "rolled_back": (*self.rolled_back, *old),
+            }
+        return {
+            "history": (*self.history, *old),
+            "rolled_back": tuple(r for r in self.rolled_back if r.name != release.name),
+        }
+
+    def pruned(self, keep: int) -> Self:
+        """The state that remembers so many releases of each kind."""
+        return self.changed(
+            history=self.history[-keep:], rolled_back=self.rolled_back[-keep:]
+        )
+
+    def changed(self, **changes: Any) -> Self:
+        """A copy that is validated, which one by ``model_copy`` would not be."""
+        return type(self)(**{**dict(self), **changes})
+
 
 def read_state(endpoint: Path) -> EndpointState:
     """The state of an endpoint; one that nobody released to is empty.
@@ -112,14 +157,22 @@ def read_state(endpoint: Path) -> EndpointState:
     """
     path = endpoint / STATE
     try:
-        text = path.read_bytes()
+        return parse_state(path.read_bytes(), str(path))
     except FileNotFoundError:
         return EndpointState()
+
+
+def parse_state(text: bytes, where: str) -> EndpointState:
+    """The state that a file holds.
+
+    Raises:
+        EndpointError: It is no state.
+    """
     try:
         return EndpointState.model_validate_json(text)
     except ValidationError as exc:
         raise EndpointError(
-            f"{str(path)!r} does not say what is in production: {exc}. Bring back the "
+            f"{where!r} does not say what is in production: {exc}. Bring back the "
             "file, or remove it and deploy again."
         ) from exc
 

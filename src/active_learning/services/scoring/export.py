@@ -25,9 +25,15 @@ from active_learning.services.scoring.model import (
     NETWORK,
     OUTPUTS,
     TOLERANCE,
+    InferenceModel,
     ModelCard,
     Network,
     Parity,
+)
+from active_learning.services.scoring.onnx_classifier import (
+    EXPORTED_FROM,
+    ITSELF,
+    OnnxClassifier,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     from active_learning.imaging import UInt8Array
     from active_learning.learning.module import ImageClassifier
 
-__all__ = ["Parity", "export"]
+__all__ = ["Parity", "export", "origin"]
 
 _BATCH = 128
 # Of the largest value of an embedding.
@@ -45,7 +51,9 @@ _TALKERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
 
 
 def export(
-    classifier: ImageClassifier, examples: PixelArray | UInt8Array, folder: Path
+    classifier: ImageClassifier | OnnxClassifier,
+    examples: PixelArray | UInt8Array,
+    folder: Path,
 ) -> Parity:
     """Write a release, whole or not at all.
 
@@ -65,8 +73,6 @@ def export(
             otherwise; nothing is left behind.
         FileExistsError: The folder is there: a release is written once.
     """
-    from active_learning.learning.checkpoint import save_classifier
-
     if folder.exists():
         raise FileExistsError(f"{str(folder)!r} is there; a release is written once.")
     images = _as_images(examples)
@@ -74,27 +80,69 @@ def export(
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
     temporary.mkdir()
     try:
-        content = _onnx(classifier)
-        parity = _compare(classifier, content, images)
+        if isinstance(classifier, OnnxClassifier):
+            content = classifier.content
+            # There is no other model to compare it with; its card says so.
+            parity = _compare(classifier, content, images)
+            card = classifier.card(parity)
+        else:
+            content = _onnx(classifier)
+            parity = _compare(classifier, content, images)
+            card = _card(classifier, content, parity)
+            _save_checkpoint(classifier, temporary)
         (temporary / NETWORK).write_bytes(content)
-        card = ModelCard(
-            format=FORMAT,
-            model_name=classifier.model_name,
-            version=classifier.version,
-            classes=classifier.classes,
-            preprocessing=classifier.preprocessing,
-            lineage=classifier.lineage,
-            fingerprint=sha256(content).hexdigest(),
-            parity=parity,
-        )
         text = card.model_dump_json(indent=2)
         (temporary / CARD).write_text(text, encoding="utf-8")
-        save_classifier(classifier, temporary / CHECKPOINT)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return parity
+
+
+def origin(folder: Path) -> ImageClassifier | OnnxClassifier:
+    """What a release was made from, to train on from.
+
+    Args:
+        folder: The release's.
+
+    Raises:
+        CheckpointError: It is damaged, or its checkpoint is not there.
+    """
+    from active_learning.learning.checkpoint import load_classifier
+
+    if (folder / CHECKPOINT).is_file():
+        return load_classifier(folder / CHECKPOINT)
+    model = InferenceModel.load(folder)
+    if model.lineage.get(EXPORTED_FROM) != ITSELF:
+        # Its checkpoint is missing: the error says so.
+        return load_classifier(folder / CHECKPOINT)
+    return OnnxClassifier(
+        (folder / NETWORK).read_bytes(),
+        model_name=model.model_name,
+        classes=model.classes,
+        preprocessing=model.preprocessing,
+        lineage=model.lineage,
+    )
+
+
+def _card(classifier: ImageClassifier, content: bytes, parity: Parity) -> ModelCard:
+    return ModelCard(
+        format=FORMAT,
+        model_name=classifier.model_name,
+        version=classifier.version,
+        classes=classifier.classes,
+        preprocessing=classifier.preprocessing,
+        lineage=classifier.lineage,
+        fingerprint=sha256(content).hexdigest(),
+        parity=parity,
+    )
+
+
+def _save_checkpoint(classifier: ImageClassifier, folder: Path) -> None:
+    from active_learning.learning.checkpoint import save_classifier
+
+    save_classifier(classifier, folder / CHECKPOINT)
 
 
 def _onnx(classifier: ImageClassifier) -> bytes:
@@ -194,7 +242,9 @@ def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _compare(classifier: ImageClassifier, content: bytes, images: PixelArray) -> Parity:
+def _compare(
+    classifier: ImageClassifier | OnnxClassifier, content: bytes, images: PixelArray
+) -> Parity:
     """Ask both about the same images.
 
     Raises:
