@@ -15,6 +15,7 @@
     │   └── UnknownNameError   a strategy, model or trainer nobody knows
     ├── CheckpointError        a model file that cannot be trusted or continued
     │   └── ExportError        an inference model that is not what it was made from
+    ├── TrainingError          a training elsewhere that failed, or cannot be reached
     ├── EndpointError          a release that could not be made, tested or taken back
     ├── RequestError           a request that cannot be answered, and its HTTP status
     ├── LabelingError          a labeling tool that cannot be started, or refuses
@@ -92,6 +93,10 @@ class CheckpointError(ActiveLearningError):
 
 class ExportError(CheckpointError):
     """An inference model that does not answer as the model it was made from."""
+
+
+class TrainingError(ActiveLearningError):
+    """A training elsewhere that failed, was canceled, or cannot be reached."""
 
 
 class EndpointError(ActiveLearningError):

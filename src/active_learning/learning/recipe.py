@@ -67,10 +67,15 @@ class Recipe(Parameters):
 
 
 class Hardware(Parameters):
-    """Where Lightning trains; the words are those of its ``Trainer``."""
+    """Where Lightning trains; the words are those of its ``Trainer``.
+
+    ``nodes`` is its ``num_nodes``: machines that train one model, each with
+    ``devices``.
+    """
 
     accelerator: str
     devices: int | str
+    nodes: PositiveInt
     precision: str
     strategy: str
 

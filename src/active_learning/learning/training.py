@@ -23,7 +23,12 @@ from active_learning.learning.memory import keep_freed_memory
 from active_learning.learning.module import FineTuning, ImageClassifier
 from active_learning.learning.networks import load_weights
 from active_learning.learning.pixels import LabeledPixels, TrainingPixels
-from active_learning.learning.processes import SpawnedProcesses, own_port
+from active_learning.learning.processes import (
+    SpawnedProcesses,
+    agreement,
+    cluster,
+    own_port,
+)
 from active_learning.learning.progress import person_watches
 from active_learning.learning.protocol import Classifier
 from active_learning.learning.recipe import Hardware, Initialization, Network, Recipe
@@ -62,11 +67,12 @@ def fine_tune(
             state is left as it was.
 
     Returns:
-        The challenger, on the CPU.
+        The challenger, on the CPU; the same one on each of several nodes.
 
     Raises:
         CheckpointError: The champion is another network than the one asked for, or
             was not trained by Lightning.
+        SettingsError: There are several nodes, and nothing says where they meet.
     """
     if champion is not None and not isinstance(champion, ImageClassifier):
         raise CheckpointError(
@@ -96,7 +102,8 @@ def fine_tune(
             recipe.batch_size,
             seed,
         )
-        trainer = _trainer(challenger, recipe, hardware, len(targets))
+        terms = agreement(lineage, classes, targets.tolist(), seed)
+        trainer = _trainer(challenger, recipe, hardware, len(targets), terms)
         trainer.fit(module, datamodule=batches)
     logger.info(
         "Trained version %d of %s on %d images: %d steps, loss %.4f",
@@ -141,7 +148,11 @@ def _initialize(
 
 
 def _trainer(
-    network: nn.Module, recipe: Recipe, hardware: Hardware, n_images: int
+    network: nn.Module,
+    recipe: Recipe,
+    hardware: Hardware,
+    n_images: int,
+    terms: int,
 ) -> Trainer:
     callbacks: list[Callback] = []
     if recipe.averaging:
@@ -160,6 +171,7 @@ def _trainer(
         Trainer,
         accelerator=hardware.accelerator,
         devices=hardware.devices,
+        num_nodes=hardware.nodes,
         precision=hardware.precision,  # type: ignore[arg-type]  # a closed list there
         max_epochs=-1,
         max_steps=max(recipe.min_steps, recipe.min_epochs * steps_per_epoch),
@@ -171,11 +183,12 @@ def _trainer(
         use_distributed_sampler=False,
     )
     # "ddp" starts the whole command once per device; only the node shall run there.
-    if hardware.strategy == "ddp":
-        return build(strategy=SpawnedProcesses())
+    if hardware.strategy == "ddp" or hardware.nodes > 1:
+        meeting = cluster() if hardware.nodes > 1 else None
+        return build(strategy=SpawnedProcesses(terms, cluster_environment=meeting))
     trainer = build(strategy=hardware.strategy)
     if hardware.strategy == "auto" and trainer.num_devices > 1:
-        return build(strategy=SpawnedProcesses())
+        return build(strategy=SpawnedProcesses(terms))
     return trainer
 
 

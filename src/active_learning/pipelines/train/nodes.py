@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from active_learning.errors import LabelsError, TestSetError
+from active_learning.errors import CheckpointError, LabelsError, TestSetError
 from active_learning.imaging import ImageStore
 from active_learning.imaging.held_out import decode_held_out
 from active_learning.learning.protocol import Classifier
 from active_learning.pipelines.train.novelty import memorize, novelty
 from active_learning.pipelines.train.params import TrainParams
 from active_learning.schemas import fingerprint
+from active_learning.services.training import trainer_named
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ def train_challenger(
     Raises:
         TestSetError: An image of the test set, or a copy of one, would be trained on.
         LabelsError: There are no labels, or fewer than two classes of them.
+        UnknownNameError: There is no such trainer.
+        CheckpointError: The champion cannot be gone on from, or the trainer gave a
+            model of other classes or another lineage.
     """
     _refuse_test_images(training_set, test_set)
     lineage = _lineage(training_set, champion, params)
@@ -63,8 +67,6 @@ def _train(
     lineage: dict[str, Any],
     params: TrainParams,
 ) -> Classifier:
-    from active_learning.learning.training import fine_tune
-
     known = champion.classes if champion else ()
     classes = [*known, *sorted(set(training_set["label"]) - set(known))]
     if training_set.empty or len(classes) < 2:
@@ -72,31 +74,19 @@ def _train(
             f"{len(training_set)} labels name {len(classes)} classes; a classifier "
             "needs two or more. Ingest more labels first."
         )
-    decoded = images.pixels(training_set["image_id"].tolist(), params.preprocessing)
-    if len(decoded.set_aside):
-        logger.warning(
-            "%d of %d labeled images cannot be read and are not trained on; the first "
-            "is %r: %s",
-            len(decoded.set_aside),
-            len(training_set),
-            *decoded.set_aside[["image_id", "reason"]].iloc[0],
-        )
-    labels = training_set.set_index("image_id")["label"].loc[decoded.image_ids]
     entropy = [params.seed, lineage["version"]]
     seed = np.random.SeedSequence(entropy).generate_state(1)[0]
-    return fine_tune(
+    challenger = trainer_named(params.trainer)(
+        training_set=training_set,
+        images=images,
         champion=champion,
         classes=classes,
-        pixels=decoded.pixels,
-        targets=pd.Categorical(labels, categories=classes).codes.astype(np.int64),
-        preprocessing=params.preprocessing,
-        network=params.network,
-        initialization=params.init,
-        recipe=params.recipe,
-        hardware=params.hardware,
         lineage=lineage,
+        settings=params,
         seed=int(seed),
     )
+    _refuse_another_model(challenger, classes, lineage, params.trainer)
+    return challenger
 
 
 def evaluate(
@@ -167,7 +157,7 @@ def _model_that_suffices(
     """The model that makes training needless; ``None`` where there is none."""
     if params.min_new_labels == 0:
         return None
-    if last_challenger is not None and last_challenger.lineage == lineage:
+    if last_challenger is not None and _descends(last_challenger, lineage):
         logger.info(
             "Nothing was trained: version %d has learned from these %d labels by the "
             "same settings already, and training again would only repeat it. 'deploy' "
@@ -194,6 +184,28 @@ def _model_that_suffices(
         params.min_new_labels,
     )
     return champion
+
+
+def _descends(model: Classifier, lineage: dict[str, Any]) -> bool:
+    """Whether a model keeps a lineage; its trainer may have added to it."""
+    return {name: model.lineage.get(name) for name in lineage} == lineage
+
+
+def _refuse_another_model(
+    challenger: Classifier, classes: list[str], lineage: dict[str, Any], trainer: str
+) -> None:
+    if list(challenger.classes) != classes:
+        raise CheckpointError(
+            f"The trainer {trainer!r} gave a model of the classes "
+            f"{list(challenger.classes)}, where {classes} were asked for: a model "
+            "keeps its champion's classes in order, and new ones follow."
+        )
+    if not _descends(challenger, lineage):
+        lost = [n for n in lineage if challenger.lineage.get(n) != lineage[n]]
+        raise CheckpointError(
+            f"The trainer {trainer!r} gave a model that has lost {lost} of its "
+            "lineage; it must keep all that it was given."
+        )
 
 
 def _refuse_test_images(training_set: pd.DataFrame, test_set: pd.DataFrame) -> None:
