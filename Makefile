@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+STANDINS := tests/standins/node
+NODE := $(STANDINS)/node_modules/.ready
 CHAMPION := $(or $(AL_DATA),data)/06_models/endpoint/state.json
 TURN := $(BIN)/kedro run --env simulation
 BRANCHES := --runner active_learning.runner.BranchRunner
@@ -11,16 +13,21 @@ BRANCHES := --runner active_learning.runner.BranchRunner
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install data simulate label-noise loop serve label watch test bench viz ui clean
+.PHONY: help install data simulate label-noise loop serve label watch test bench viz ui azure-tables azure-job azure-simulate azure-schedules clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[serve,dev]'
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[serve,dev,azure]'
 	touch $@
+
+# What tests start beside Python; without npm they are skipped and say so.
+$(NODE): $(STANDINS)/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix $(STANDINS) --ignore-scripts --no-audit --no-fund --loglevel error; fi
+	mkdir -p $(@D) && touch $@
 
 install: $(READY)  ## the environment alone
 
@@ -50,7 +57,19 @@ label: $(READY)  ## Label Studio on http://127.0.0.1:8080: requests in, answers 
 watch: $(READY)  ## a new export of labels starts training; Ctrl-C ends it
 	$(BIN)/kedro watch $(ARGS)
 
-test: $(READY)  ## lint, types, import contracts and every test
+azure-tables: $(READY)  ## the tables of Azure Data Explorer, printed; ARGS=--apply makes them
+	$(BIN)/kedro azure-tables $(ARGS)
+
+azure-job: $(READY)  ## a pipeline as a job on Azure ML: PIPELINE=train ARGS='--nodes 2 --wait'
+	$(BIN)/kedro azure-job --pipeline $(PIPELINE) $(ARGS)
+
+azure-simulate: $(READY)  ## simulate on Azure ML, a node for each seed and strategy
+	$(BIN)/kedro azure-simulate $(ARGS)
+
+azure-schedules: $(READY)  ## score, monitor and select by the clock; ARGS=--apply
+	$(BIN)/kedro azure-schedules $(or $(ARGS),--dry-run)
+
+test: $(READY) $(NODE)  ## lint, types, import contracts and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

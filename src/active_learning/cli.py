@@ -15,6 +15,12 @@ from kedro.framework.cli.utils import (
     env_option,
 )
 
+from active_learning.pipelines.simulate.cli import azure_simulate
+from active_learning.pipelines.train.cli import join_training
+from active_learning.services.adx_tables.cli import azure_tables
+from active_learning.services.deployment.cli import azure_batch
+from active_learning.services.jobs.cli import azure_job, azure_schedules
+from active_learning.services.labeling.azure_cli import azure_labeling
 from active_learning.services.labeling.cli import label
 from active_learning.services.triggers.cli import watch
 
@@ -32,8 +38,18 @@ def cli() -> None:
     """Commands that Kedro adds to its own."""
 
 
-cli.add_command(label)
-cli.add_command(watch)
+for command in (
+    label,
+    watch,
+    azure_tables,
+    azure_labeling,
+    azure_batch,
+    azure_job,
+    azure_schedules,
+    azure_simulate,
+    join_training,
+):
+    cli.add_command(command)
 
 
 @cli.command()

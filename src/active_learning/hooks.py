@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from active_learning import pipelines
+from active_learning.configuration import open_filesystems
 from active_learning.errors import SettingsError
 from active_learning.parameters import announce_parameters
 from active_learning.pipelines.simulate.plan import announce, current_plan, make_plan
@@ -48,12 +49,13 @@ class SimulationHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Announce the plan before the registry is read.
+        """Announce the plan before the registry is read, and how URLs are reached.
 
         Raises:
             SettingsError: A parameter's section is misspelled; the nearest is named.
         """
         loader = context.config_loader
+        open_filesystems(loader)
         parameters = loader["parameters"]
         _refuse_strange_sections(parameters)
         announce_parameters(parameters)

@@ -8,6 +8,7 @@ from omegaconf.resolvers import oc
 
 from active_learning.acquisition import candidate_order, needs_embeddings
 from active_learning.hooks import SimulationHooks, TrackingHooks
+from active_learning.lenience import LenientHooks
 from active_learning.parameters import announced
 from active_learning.pipelines.simulate.plan import experiment
 
@@ -29,15 +30,15 @@ def looks_at_embeddings(strategy: str, over: str, near_duplicates: str) -> int:
 
 
 # The files that commands beside Kedro's own read.
-_COMMANDS = ("serving", "labeling", "watch")
+_COMMANDS = ("serving", "labeling", "watch", "azure_tables", "azure_batch", "jobs")
 
-HOOKS = (SimulationHooks(), TrackingHooks())
+HOOKS = (SimulationHooks(), TrackingHooks(), LenientHooks())
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    # What `kedro serve`, `kedro label` and `kedro watch` are told; and kedro-mlflow's.
+    # What they are told; and kedro-mlflow's.
     "config_patterns": {
         name: [f"{name}*", f"{name}*/**", f"**/{name}*"]
         for name in (*_COMMANDS, "mlflow")

@@ -1,0 +1,1 @@
+"""What the function does with a message: read, claim, dispatch, or set aside."""
