@@ -1,13 +1,24 @@
 """What several tests share: images that are there without a download."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec.config
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from active_learning.imaging import ImageStore
+
+
+@pytest.fixture(autouse=True)
+def filesystems() -> Iterator[None]:
+    """What a run says of how URLs are reached ends with its test."""
+    before = dict(fsspec.config.conf)
+    yield
+    fsspec.config.conf.clear()
+    fsspec.config.conf.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from urllib.request import urlopen
 import pandas as pd
 import pyarrow as pa
 import pytest
+from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import (
     AccountSasPermissions,
     BlobServiceClient,
@@ -216,6 +217,7 @@ class Estate:
             **self.storage.environment(),
             **self.mlflow.environment(),
             **self.arm.environment(),
+            "AZUREML_CURRENT_CLOUD": "StandIn",
             "AL_ADX_CLUSTER": self.kusto.url,
             "AL_ADX_DATABASE": self.kusto.database.rpartition("/")[2],
             "AL_ENDPOINT": ENDPOINT,
@@ -224,8 +226,8 @@ class Estate:
             "AL_LABELING_CONTAINER": LABELING,
             "AL_DATA": str(self.folder / "data"),
         }
-        # The cloud is that of ARM_CLOUD_METADATA_URL, as the project's own hook says.
-        return {k: v for k, v in said.items() if k not in ("FSSPEC_ABFS", _CLOUD)}
+        # What the stand-ins alone would set: conf/azure says how blobs are reached.
+        return {k: v for k, v in said.items() if k != "FSSPEC_ABFS"}
 
     @property
     def blobs(self) -> BlobServiceClient:
@@ -253,7 +255,7 @@ class Estate:
         said = run(
             *(sys.executable, "-c", _ROLES, model), environment=self.environment()
         )
-        found: dict[str, str] = json.loads(said.splitlines()[-1])
+        found: dict[str, str] = json.loads(said.stdout.splitlines()[-1])
         return found
 
     def secrets(self) -> set[str]:
@@ -264,11 +266,10 @@ class Estate:
         }
 
 
-_CLOUD = "AZUREML_CURRENT_CLOUD"
-
-
-def run(*command: object, environment: dict[str, str]) -> str:
-    """Run a process to its good end; what it wrote."""
+def run(
+    *command: object, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a process to its good end."""
     ran = subprocess.run(
         [str(word) for word in command],
         cwd=PROJECT,
@@ -279,14 +280,15 @@ def run(*command: object, environment: dict[str, str]) -> str:
         check=False,
     )
     assert ran.returncode == 0, f"{ran.stdout[-1000:]}\n{ran.stderr[-5000:]}"
-    return ran.stdout + ran.stderr
+    return ran
 
 
 def kedro(*words: str, environment: dict[str, str], **params: object) -> str:
     """Type a kedro command, with the small images' parameters."""
     typed = ",".join(f"{key}={value}" for key, value in {**SMALL, **params}.items())
     command = (sys.executable, "-m", "kedro", "run", "--pipelines", *words)
-    return run(*command, "--params", typed, environment=environment)
+    ran = run(*command, "--params", typed, environment=environment)
+    return ran.stdout + ran.stderr
 
 
 def coco(requests: pd.DataFrame) -> bytes:
@@ -388,7 +390,10 @@ def test_a_turn_of_the_loop_on_azure_is_that_of_a_laptop(
 
     # People label the first images in the tool; its export is a blob.
     first = laptop.rows("label_requests")
-    export(laptop, estate, "export/coco/first/labels.json", coco(first))
+    name = "export/coco/first/labels.json"
+    export(laptop, estate, name, coco(first))
+    tell(estate, tmp_path, f"Labeling/{name}", times=1)
+    assert len(estate.github.dispatched) == 1
     for side in (laptop, estate):
         side.kedro("label-ingest,train,deploy")
     assert estate.arm.workspace.traffic(ENDPOINT) == {"blue": 100}
@@ -409,7 +414,7 @@ def test_a_turn_of_the_loop_on_azure_is_that_of_a_laptop(
     name = "export/jsonl/second/annotations.jsonl"
     export(laptop, estate, name, json_lines(asked))
     tell(estate, tmp_path, f"Labeling/{name}", times=3)
-    assert len(estate.github.dispatched) == 1
+    assert len(estate.github.dispatched) == 2
 
     # What the workflow types that the event starts.
     for side in (laptop, estate):
@@ -460,7 +465,8 @@ def tell(estate: Estate, folder: Path, name: str, times: int) -> None:
     queue = queues.get_queue_client(
         "label-exports", message_encode_policy=TextBase64EncodePolicy()
     )
-    queue.create_queue()
+    with suppress(ResourceExistsError):
+        queue.create_queue()
     for _ in range(times):
         event = blob_created(name, container=LABELING)
         queue.send_message(json.dumps(event))
@@ -487,7 +493,7 @@ def ask(estate: Estate, content: bytes) -> dict[str, Any]:
         *(sys.executable, "-c", _ASK, endpoint["properties"]["scoringUri"], image),
         environment=estate.environment(),
     )
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    found: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
     return found
 
 
@@ -515,3 +521,33 @@ def assert_no_secret(estate: Estate) -> None:
         written[f"MLflow {place}"] = content
     found = [place for place, text in written.items() for s in secrets if s in text]
     assert found == []
+
+
+def test_a_place_that_is_not_set_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    said = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AL_", "AZURE", "MLFLOW_"))
+    }
+
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "kedro",
+            "run",
+            "--env",
+            "azure",
+            "--pipelines",
+            "score",
+        ],
+        cwd=PROJECT,
+        env={**said, "AL_DATA": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode != 0
+    assert "'AL_STORAGE_ACCOUNT' not found" in ran.stderr
+    assert not list(tmp_path.iterdir())
