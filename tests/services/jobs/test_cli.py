@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,6 @@ from tests.standins.tls import tls
 pytest.importorskip("azure.ai.ml", reason="the extra 'azure' is not installed")
 
 from azure.ai.ml import load_job
-from azure.storage.blob import (
-    AccountSasPermissions,
-    ResourceTypes,
-    generate_account_sas,
-)
 
 __all__ = ["azurite", "identity", "tls"]
 
@@ -44,14 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def arm(azurite: Azurite) -> Iterator[Arm]:
-    signature = generate_account_sas(
-        azurite.account,
-        azurite.key,
-        ResourceTypes(container=True, object=True),
-        AccountSasPermissions(read=True, write=True, list=True, create=True, add=True),
-        datetime.now(UTC) + timedelta(hours=1),
-    )
-    with Arm(f"{azurite.url}/{azurite.make_container()}?{signature}") as listening:
+    with Arm(azurite.signed(azurite.make_container())) as listening:
         yield listening
 
 

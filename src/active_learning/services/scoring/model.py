@@ -198,7 +198,43 @@ class Network:
             )
 
 
-class InferenceModel:
+class Carded:
+    """What a model's card says of it; see ``protocol.Classifier``."""
+
+    _card: ModelCard
+
+    @property
+    def model_name(self) -> str:
+        """The network's name."""
+        return self._card.model_name
+
+    @property
+    def version(self) -> int:
+        """1 for the first model; a challenger is one more than its champion."""
+        return self._card.version
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K class names, in the order of the probabilities."""
+        return self._card.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the network's input."""
+        return self._card.preprocessing
+
+    @property
+    def lineage(self) -> dict[str, object]:
+        """Where it came from: parent version, training set, number of labels."""
+        return dict(self._card.lineage)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the network's file, in hex."""
+        return self._card.fingerprint
+
+
+class InferenceModel(Carded):
     """A release that answers; see ``protocol.Classifier``.
 
     Loading it imports neither torch nor anything that unpickles. One may be asked by
@@ -240,36 +276,6 @@ class InferenceModel:
             content, str(path), card.preprocessing, len(card.classes), threads
         )
         return cls(card, network, folder, threads)
-
-    @property
-    def model_name(self) -> str:
-        """The network's name."""
-        return self._card.model_name
-
-    @property
-    def version(self) -> int:
-        """1 for the first model; a challenger is one more than its champion."""
-        return self._card.version
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """K class names, in the order of the probabilities."""
-        return self._card.classes
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How an image becomes the network's input."""
-        return self._card.preprocessing
-
-    @property
-    def lineage(self) -> dict[str, object]:
-        """Where it came from: parent version, training set, number of labels."""
-        return dict(self._card.lineage)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the network's file, in hex."""
-        return self._card.fingerprint
 
     @property
     def folder(self) -> Path:

@@ -17,6 +17,7 @@ from active_learning.services.scoring.model import (
     CARD,
     FORMAT,
     NETWORK,
+    Carded,
     InferenceModel,
     ModelCard,
     Network,
@@ -44,7 +45,7 @@ class _Description(BaseModel):
     fingerprint: str
 
 
-class OnnxClassifier:
+class OnnxClassifier(Carded):
     """An ONNX network with its classes and its lineage; see ``protocol.Classifier``.
 
     ``deploy`` releases it as it is. There is nothing in it that Lightning could go on
@@ -94,36 +95,6 @@ class OnnxClassifier:
     def content(self) -> bytes:
         """The ONNX model."""
         return self._content
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the content, in hex."""
-        return self._card.fingerprint
-
-    @property
-    def model_name(self) -> str:
-        """The network's name."""
-        return self._card.model_name
-
-    @property
-    def version(self) -> int:
-        """1 for the first model; a challenger is one more than its champion."""
-        return self._card.version
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """C class names, in the order of the probabilities."""
-        return self._card.classes
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How an image becomes the network's input."""
-        return self._card.preprocessing
-
-    @property
-    def lineage(self) -> dict[str, Any]:
-        """Where it came from: parent version, training set, number of labels."""
-        return dict(self._card.lineage)
 
     def probabilities(
         self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
