@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from active_learning.errors import EndpointError, UnknownNameError
-from active_learning.services.deployment.state import Color, EndpointState, Release
 
 if TYPE_CHECKING:
     from active_learning.acquisition import FloatArray
+    from active_learning.services.deployment.state import Color, EndpointState, Release
 
 logger = logging.getLogger(__name__)
 
