@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CLOUD := $(VENV)/.cloud
 STANDINS := tests/standins/node
 NODE := $(STANDINS)/node_modules/.ready
 CHAMPION := $(or $(AL_DATA),data)/06_models/endpoint/state.json
@@ -13,7 +14,7 @@ BRANCHES := --runner active_learning.runner.BranchRunner
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install data simulate label-noise loop serve label watch test bench viz ui azure-tables azure-job azure-simulate azure-schedules clean
+.PHONY: help install azure data simulate label-noise loop serve label watch test bench viz ui azure-tables azure-job azure-simulate azure-schedules clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,7 +22,12 @@ help:  ## this list
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[serve,dev,azure]'
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[serve,dev]'
+	touch $@
+
+# What speaks to Azure: half a gigabyte that a laptop has no use for.
+$(CLOUD): $(READY)
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[azure]'
 	touch $@
 
 # What tests start beside Python; without npm they are skipped and say so.
@@ -30,6 +36,8 @@ $(NODE): $(STANDINS)/package-lock.json
 	mkdir -p $(@D) && touch $@
 
 install: $(READY)  ## the environment alone
+
+azure: $(CLOUD)  ## what speaks to Azure, beside it
 
 data: $(READY)  ## the default images: Fashion-MNIST as PNG files, a folder per class
 	$(BIN)/kedro run --pipelines data --only-missing-outputs
@@ -57,19 +65,19 @@ label: $(READY)  ## Label Studio on http://127.0.0.1:8080: requests in, answers 
 watch: $(READY)  ## a new export of labels starts training; Ctrl-C ends it
 	$(BIN)/kedro watch $(ARGS)
 
-azure-tables: $(READY)  ## the tables of Azure Data Explorer, printed; ARGS=--apply makes them
+azure-tables: $(CLOUD)  ## the tables of Azure Data Explorer, printed; ARGS=--apply makes them
 	$(BIN)/kedro azure-tables $(ARGS)
 
-azure-job: $(READY)  ## a pipeline as a job on Azure ML: PIPELINE=train ARGS='--nodes 2 --wait'
+azure-job: $(CLOUD)  ## a pipeline as a job on Azure ML: PIPELINE=train ARGS='--nodes 2 --wait'
 	$(BIN)/kedro azure-job --pipeline $(PIPELINE) $(ARGS)
 
-azure-simulate: $(READY)  ## simulate on Azure ML, a node for each seed and strategy
+azure-simulate: $(CLOUD)  ## simulate on Azure ML, a node for each seed and strategy
 	$(BIN)/kedro azure-simulate $(ARGS)
 
-azure-schedules: $(READY)  ## score, monitor and select by the clock; ARGS=--apply
+azure-schedules: $(CLOUD)  ## score, monitor and select by the clock; ARGS=--apply
 	$(BIN)/kedro azure-schedules $(or $(ARGS),--dry-run)
 
-test: $(READY) $(NODE)  ## lint, types, import contracts and every test
+test: $(CLOUD) $(NODE)  ## lint, types, import contracts and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

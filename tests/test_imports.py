@@ -22,7 +22,8 @@ finally:
     print("IMPORTED", json.dumps(sorted(sys.modules)))
 """
 HEAVY = {"torch", "torchvision", "pytorch_lightning", "onnxruntime"}
-CLOUD = {"azure", "adlfs", "azureml"}
+# Beside these, MLflow itself looks at its plugin for Azure where that is installed.
+CLOUD = {"adlfs", "azure.ai", "azure.kusto"}
 
 
 def modules_of(data: Path, *arguments: str) -> set[str]:

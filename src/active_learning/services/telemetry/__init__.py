@@ -144,7 +144,7 @@ def connect_adx(
     except ModuleNotFoundError as exc:
         raise SettingsError(
             f"Telemetry on 'azure' needs an optional dependency, {exc.name!r}: "
-            "pip install 'active-learning[azure]'"
+            "pip install 'active-learning-loop[azure]'"
         ) from exc
     said = dict(patience or {})
     wrong = [
