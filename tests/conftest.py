@@ -1,5 +1,6 @@
 """What several tests share: images that are there without a download."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +12,25 @@ from sklearn.datasets import load_digits
 
 from active_learning.imaging import ImageStore
 
+CLOUD = "AZUREML_CURRENT_CLOUD"
+CLOUD_BEFORE = os.environ.get(CLOUD)
+
 
 @pytest.fixture(autouse=True)
-def filesystems() -> Iterator[None]:
-    """What a run says of how URLs are reached ends with its test."""
+def libraries_forget() -> Iterator[None]:
+    """How URLs are reached, and which cloud it is, is said anew by each test.
+
+    A run says the first to fsspec; Azure's library writes the second into the process's
+    environment, where a later client would find it.
+    """
     before = dict(fsspec.config.conf)
     yield
     fsspec.config.conf.clear()
     fsspec.config.conf.update(before)
+    if CLOUD_BEFORE is None:
+        os.environ.pop(CLOUD, None)
+    else:
+        os.environ[CLOUD] = CLOUD_BEFORE
 
 
 @pytest.fixture(scope="session")

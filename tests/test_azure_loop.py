@@ -372,6 +372,12 @@ def test_a_turn_of_the_loop_on_azure_is_that_of_a_laptop(
         side.kedro("test-set")
         side.kedro("start")
     assert_same(laptop, estate, "label_requests")
+    frozen = laptop.data / "05_model_input/test_sets/images.parquet"
+    columns = TABLES["test_set"].schema.names
+    pd.testing.assert_frame_equal(
+        comparable(pd.read_parquet(frozen)[columns], "test_set"),
+        comparable(estate.rows("test_set"), "test_set"),
+    )
 
     # People label the first images in the tool; its export is a blob.
     first = laptop.rows("label_requests")
