@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from kedro.io import AbstractDataset
+from pathlib import Path
+from typing import Any
 
 from active_learning.datasets.checkpoint_dataset import CheckpointDataset
-from active_learning.files import file_at
-
-if TYPE_CHECKING:
-    from active_learning.learning.module import ImageClassifier
-    from active_learning.services.scoring.onnx_classifier import OnnxClassifier
-
-    Challenger = ImageClassifier | OnnxClassifier
 
 
-class ChallengerDataset(AbstractDataset["Challenger", "Challenger | None"]):
+class ChallengerDataset(CheckpointDataset):
     """``ChallengerDataset`` keeps a classifier of any trainer in one file.
 
     What Lightning trained is a checkpoint, as ``CheckpointDataset`` writes it. Any
@@ -44,49 +36,20 @@ class ChallengerDataset(AbstractDataset["Challenger", "Challenger | None"]):
         True
     """
 
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        optional: bool = False,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Describe the file; nothing is read yet."""
-        self._checkpoint = CheckpointDataset(filepath=filepath, optional=optional)
-        self._file = file_at(filepath)
-        self.metadata = metadata
-
-    def load(self) -> Challenger | None:
-        """Read the classifier onto the CPU.
-
-        Raises:
-            CheckpointError: The file is damaged, would run code, or is no classifier
-                of this package.
-        """
-        if not self._file.exists():
-            return self._checkpoint.load()
+    def _read(self, path: Path) -> Any:
         from active_learning.services.scoring.onnx_classifier import (
             OnnxClassifier,
             holds_onnx,
         )
 
-        with self._file.reading() as path:
-            if holds_onnx(path):
-                return OnnxClassifier.from_bytes(path.read_bytes(), str(self._file))
-        return self._checkpoint.load()
+        if holds_onnx(path):
+            return OnnxClassifier.from_bytes(path.read_bytes(), str(self._file))
+        return super()._read(path)
 
-    def save(self, data: Challenger) -> None:
-        """Write the classifier whole or not at all."""
+    def _write(self, classifier: Any, path: Path) -> None:
         from active_learning.services.scoring.onnx_classifier import OnnxClassifier
 
-        if not isinstance(data, OnnxClassifier):
-            self._checkpoint.save(data)
-            return
-        with self._file.replacing() as temporary:
-            temporary.write_bytes(data.to_bytes())
-
-    def _exists(self) -> bool:
-        return self._file.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return self._checkpoint._describe()
+        if isinstance(classifier, OnnxClassifier):
+            path.write_bytes(classifier.to_bytes())
+        else:
+            super()._write(classifier, path)

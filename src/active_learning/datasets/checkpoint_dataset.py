@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DatasetError
@@ -66,22 +67,29 @@ class CheckpointDataset(AbstractDataset["ImageClassifier", "ImageClassifier | No
                 f"There is no model at {self._file}. "
                 "'kedro run --pipelines train' makes one from the training set."
             )
-        from active_learning.learning.checkpoint import load_classifier
-
         with self._file.reading() as path:
             try:
-                return load_classifier(path)
+                classifier: ImageClassifier = self._read(path)
             except CheckpointError as exc:
                 # A remote file was read from a copy.
                 said = str(exc).replace(str(path), str(self._file))
                 raise CheckpointError(said) from exc
+        return classifier
 
     def save(self, data: ImageClassifier) -> None:
         """Write the classifier whole or not at all."""
+        with self._file.replacing() as temporary:
+            self._write(data, temporary)
+
+    def _read(self, path: Path) -> Any:
+        from active_learning.learning.checkpoint import load_classifier
+
+        return load_classifier(path)
+
+    def _write(self, classifier: Any, path: Path) -> None:
         from active_learning.learning.checkpoint import save_classifier
 
-        with self._file.replacing() as temporary:
-            save_classifier(data, temporary)
+        save_classifier(classifier, path)
 
     def _exists(self) -> bool:
         return self._file.exists()
