@@ -11,6 +11,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from mlflow.tracking import fluent
 
 from active_learning.pipeline_registry import LOOP, register_pipelines
 
@@ -91,6 +92,10 @@ def project(
     data = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AL_DATA", str(data))
+        # A session chooses MLflow's experiment for the whole process; it ends here.
+        patch.setattr(fluent, "_active_experiment_id", None)
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "")
+        patch.delenv("MLFLOW_EXPERIMENT_ID")
         if request.param == "azure":
             # A run says how blobs are reached; that ends with this test.
             patch.setitem(fsspec.config.conf, "abfs", {})
