@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec.config
 import pytest
+from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
@@ -149,6 +150,21 @@ def test_nothing_but_the_loop_is_a_pattern(project: Project) -> None:
 
     assert all(re.match(r"\{seed\}\.", name) for name in patterns - kedros_own)
     assert "misspelled" not in project.catalog
+
+
+def test_a_name_finds_the_factory_that_kedro_itself_would_find(
+    project: Project,
+) -> None:
+    kedros_own = project.catalog.config_resolver
+    ours = settings.DATA_CATALOG_CLASS(config_resolver=kedros_own).config_resolver
+    names = {n for p in project.pipelines.values() for n in p.datasets()}
+    found = {name: kedros_own.match_dataset_pattern(name) for name in names}
+
+    assert type(kedros_own) is not type(ours)
+    assert {n for n in names if n.endswith("curve_point")} <= {
+        name for name, pattern in found.items() if pattern
+    }
+    assert {name: ours.match_dataset_pattern(name) for name in names} == found
 
 
 def test_no_data_lies_outside_the_data_folder(project: Project) -> None:

@@ -42,7 +42,9 @@ _PRELOADED = [
     "active_learning.learning.checkpoint",
     "active_learning.learning.evaluation",
     "active_learning.pipelines.simulate.pipeline",
-    "mlflow.tracking",
+    "active_learning.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "kedro_datasets.json",
 ]
 
 

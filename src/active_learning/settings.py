@@ -7,6 +7,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf.resolvers import oc
 
 from active_learning.acquisition import candidate_order, needs_embeddings
+from active_learning.catalog import Catalog
 from active_learning.hooks import SimulationHooks, TrackingHooks
 from active_learning.lenience import LenientHooks
 from active_learning.parameters import announced
@@ -34,6 +35,7 @@ _COMMANDS = ("serving", "labeling", "watch", "azure_tables", "azure_batch", "job
 
 HOOKS = (SimulationHooks(), TrackingHooks(), LenientHooks())
 
+DATA_CATALOG_CLASS = Catalog
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

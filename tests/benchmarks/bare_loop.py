@@ -8,11 +8,14 @@ Network, augmentation, normalization and strategies are the project's own functi
 every parameter comes from ``conf``. What Lightning does is written out by hand with the
 same random numbers in the same order, so that on one machine both reach the same
 accuracies to the last digit: what differs in time then is what surrounds the training.
+
+Names of strategies behind the folder take those alone.
 """
 
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +61,12 @@ class BareLoop:
         mean = torch.tensor(self.preprocessing.mean)
         self.blank = (mean * 255).round().to(torch.uint8)
 
-    def run(self) -> dict[str, list[float]]:
+    def run(self, strategies: Sequence[str]) -> dict[str, list[float]]:
         """Accuracy after each round, by strategy; all go on from one first model."""
         initial = self.rounds == 0
         first = self.train(np.flatnonzero(initial), None, 1)
         accuracies = {}
-        for strategy in self.settings["strategies"]:
+        for strategy in strategies:
             champion, labeled = first, initial.copy()
             curve = [self.accuracy(first)]
             for number in range(1, self.settings["rounds"] + 1):
@@ -183,4 +186,6 @@ class BareLoop:
 
 
 if __name__ == "__main__":
-    print(json.dumps(BareLoop(Path(sys.argv[1])).run()))  # noqa: T201
+    loop = BareLoop(Path(sys.argv[1]))
+    strategies = sys.argv[2:] or loop.settings["strategies"]
+    print(json.dumps(loop.run(strategies)))  # noqa: T201

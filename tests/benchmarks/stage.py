@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -64,6 +66,23 @@ class Stage:
         """Run the same in the bare loop."""
         command = [sys.executable, "-m", "tests.benchmarks.bare_loop"]
         return run([*command, str(self.arrays)], self.environment)
+
+    def bare_loops(self) -> Ran:
+        """Run the same in a bare loop for each core, on one thread each."""
+        n = os.cpu_count() or 1
+        settings = json.loads((self.arrays / "settings.json").read_text())
+        command = [sys.executable, "-m", "tests.benchmarks.bare_loop"]
+        shares = [settings["strategies"][core::n] for core in range(n)]
+        commands = [[*command, str(self.arrays), *some] for some in shares if some]
+        environment = {**self.environment, "OMP_NUM_THREADS": "1"}
+        with ThreadPoolExecutor() as pool:
+            ran = list(pool.map(partial(run, environment=environment), commands))
+        # The children's processor time is one sum for all of them.
+        longest = max(ran, key=lambda one: one.wall_s)
+        curves: dict[str, Any] = {}
+        for one in ran:
+            curves |= json.loads(one.output)
+        return Ran(longest.wall_s, longest.cpu_s, json.dumps(curves))
 
     def clear(self) -> None:
         """Remove what rounds wrote; cache, test set and tracking database stay."""

@@ -15,8 +15,8 @@ def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
         preprocessing: Gives mean and standard deviation per channel, on [0, 1].
 
     Returns:
-        (B, C, H, W) float32 in channels-last memory, in which a CPU convolves about
-        twice as fast.
+        (B, C, H, W) float32 in channels-last memory, the layout that convolutions on a
+        CPU work in.
     """
     mean = torch.tensor(preprocessing.mean, device=pixels.device)
     std = torch.tensor(preprocessing.std, device=pixels.device)
