@@ -1,20 +1,23 @@
 """What it costs to take in 100,000 answers of labelers.
 
-The whole pipeline ``label-ingest`` on one CSV file: the export is read, every row is
+The whole pipeline ``label-ingest`` on one file: the export is read, every row is
 checked against its request, its image and the test set, votes are counted, and labels,
-training set and report are saved. Beside it ``pandas.read_csv`` reads the same file and
-does no more. They run in turns in one process; the ratio is the median of the pairs'
-own.
+training set and report are saved. Beside it pandas reads the same file and does no
+more: ``read_csv`` a CSV file, ``read_json`` the JSON Lines of Azure ML; of COCO, which
+pandas cannot read, ``json`` makes lists and pandas a frame of each. They run in turns
+in one process; the ratio is the median of the pairs' own.
 
 Each answer is the first of an image that was asked for. The images are tiny and were
 read before: first the store that ingests has seen them itself, as in a run of the whole
 loop; then it is new and finds their fingerprints on the disk, by a look at the size and
-time of each file. Last, the same export comes once more and nothing in it is new.
+time of each file. Then the same export comes once more and nothing in it is new. The
+other formats are measured as the first of these.
 """
 
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,18 +43,37 @@ def main(folder: Path, repetitions: int, quick: bool) -> None:
     project = Project(folder, n)
     seen, full = project.store(), project.empty()
     project.ingest(full, seen)
-    tell(f"label ingestion: {n:,} rows of one CSV file / pandas.read_csv")
+    tell(f"label ingestion: {n:,} rows of one file / pandas reads it")
+    first = "images seen in this run"
     for what, ours in (
-        ("images seen in this run", lambda: project.ingest(project.empty(), seen)),
+        (first, lambda: project.ingest(project.empty(), seen)),
         (
             "images seen in an earlier run",
             lambda: project.ingest(project.empty(), project.store()),
         ),
         ("the same export again", lambda: project.ingest(full, seen)),
     ):
-        pairs = interleave(repetitions, timed(ours), timed(project.read))
-        tell_ratio(f"wall time, {what}", ratios(pairs), GOAL)
-        tell_ratio(f"processor time, {what}", ratios(pairs, "cpu_s"), None)
+        compare(f"CSV, {what}", ours, project.read, repetitions)
+    for name, write, read in (
+        ("JSON Lines of Azure ML", project.write_json_lines, project.read_json_lines),
+        ("COCO of Azure ML", project.write_coco, project.read_coco),
+    ):
+        project.replace(write)
+        compare(
+            f"{name}, {first}",
+            lambda: project.ingest(project.empty(), seen),
+            read,
+            repetitions,
+        )
+
+
+def compare(
+    what: str, ours: Callable[[], None], reads: Callable[[], None], repetitions: int
+) -> None:
+    """Print how much longer one takes than the other."""
+    pairs = interleave(repetitions, timed(ours), timed(reads))
+    tell_ratio(f"wall time, {what}", ratios(pairs), GOAL)
+    tell_ratio(f"processor time, {what}", ratios(pairs, "cpu_s"), None)
 
 
 class Project:
@@ -97,6 +119,7 @@ class Project:
             }
         )
         export["label"] = "class " + export["label"].astype(str)
+        self.answers = export[["image_id", "label"]]
         self.export = folder / "exports" / "monday.csv"
         self.export.parent.mkdir()
         export.to_csv(self.export, index=False)
@@ -118,9 +141,69 @@ class Project:
         self.n_projects += 1
         return self.folder / f"project-{self.n_projects}"
 
+    def replace(self, write: Callable[[], Path]) -> None:
+        """Put the same answers in another format in the place of the export."""
+        self.export.unlink()
+        self.export = write()
+        hour_ago = time.time() - 3600
+        os.utime(self.export, (hour_ago, hour_ago))
+
+    def write_json_lines(self) -> Path:
+        """Write them as Azure ML does, an object for each image."""
+        root = (
+            "azureml://subscriptions/S/resourcegroups/RG/workspaces/WS/datastores/DS/"
+            "paths/"
+        )
+        details = {"format": "png", "width": "28px", "height": "28px"}
+        file = self.export.with_name("monday.jsonl")
+        with file.open("w", encoding="utf-8") as lines:
+            for image_id, label in self.answers.itertuples(index=False):
+                url = f"{root}{image_id}"
+                row = {"image_url": url, "image_details": details, "label": label}
+                lines.write(f"{json.dumps(row)}\n")
+        return file
+
+    def write_coco(self) -> Path:
+        """Write them as Azure ML does, images and annotations apart."""
+        codes, classes = pd.factorize(self.answers["label"], sort=True)
+        document = {
+            "images": [
+                {
+                    "id": number,
+                    "width": 28,
+                    "height": 28,
+                    "file_name": image_id,
+                    "coco_url": f"AmlDatastore://{image_id}",
+                    "absolute_url": f"https://a.blob.core.windows.net/c/{image_id}",
+                    "date_captured": "2000-01-02T00:00:00Z",
+                }
+                for number, image_id in enumerate(self.answers["image_id"], 1)
+            ],
+            "annotations": [
+                {"id": n, "category_id": code, "image_id": n, "area": 0.0}
+                for n, code in enumerate((codes + 1).tolist(), 1)
+            ],
+            "categories": [
+                {"id": code, "name": name} for code, name in enumerate(classes, 1)
+            ],
+        }
+        file = self.export.with_name("monday.json")
+        file.write_text(json.dumps(document), encoding="utf-8")
+        return file
+
     def read(self) -> None:
-        """Do what everything is measured against."""
+        """Do what the CSV file is measured against."""
         pd.read_csv(self.export)
+
+    def read_json_lines(self) -> None:
+        """Do what the JSON Lines are measured against."""
+        pd.read_json(self.export, lines=True)
+
+    def read_coco(self) -> None:
+        """Do what COCO is measured against."""
+        document = json.loads(self.export.read_bytes())
+        for name in ("images", "annotations", "categories"):
+            pd.DataFrame(document[name])
 
     def ingest(self, place: Path, images: Any) -> None:
         """Run the pipeline on the datasets of the catalog."""

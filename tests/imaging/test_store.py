@@ -643,3 +643,32 @@ def test_a_full_disk_is_named_and_leaves_no_half_of_the_cache(tmp_path: Path) ->
     assert "shard-" in ran.stderr.splitlines()[-1]
     assert [path for path in cache.rglob("*") if path.is_file()] == []
     assert values(store(root, cache).pixels(names, GRAY)) == list(range(50))
+
+
+# What files are
+
+
+def test_a_survey_says_of_each_name_what_its_file_is(place: str) -> None:
+    upload(place, {"a.png": png(1), "b.png": b"", "c.png": b"no image at all"})
+    names = ["gone.png", "c.png", "a.png", "b.png", "a.png"]
+
+    found = store(place).survey(names)
+
+    assert found["image_id"].tolist() == names
+    digest = sha256(png(1)).hexdigest()
+    content = dict(zip(names, found["content"], strict=True))
+    assert (content["a.png"], content["gone.png"]) == (digest, "")
+    assert found["content"].iloc[2] == found["content"].iloc[4]
+    unfit = [name for name, why in zip(names, found["reason"], strict=True) if why]
+    assert unfit == ["gone.png", "c.png", "b.png"]
+
+
+def test_a_survey_of_what_was_met_before_is_the_same(tmp_path: Path) -> None:
+    names = filled(tmp_path, [1, 2])
+    images = store(tmp_path)
+    first = images.survey([*names, "gone.png"])
+
+    again = images.survey([*names, "gone.png"])
+
+    assert again.equals(first)
+    assert images.survey(names).equals(first.head(2))

@@ -16,6 +16,7 @@ from active_learning.files import WholeFile, file_at
 from active_learning.schemas import fingerprint
 
 _KEY = b"fingerprint"
+_UNIQUE = {"content", "image_id", "label_id", "request_id"}
 
 
 class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -134,7 +135,16 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         table = pa.Table.from_pandas(data, preserve_index=False)
         table = table.replace_schema_metadata({_KEY: stamp.encode()})
         with place as temporary:
-            pq.write_table(table, temporary)
+            # Where every row has another value, a dictionary or a compression of names
+            # and hashes takes time and saves next to nothing.
+            repeating = [name for name in table.column_names if name not in _UNIQUE]
+            pq.write_table(
+                table,
+                temporary,
+                use_dictionary=repeating,
+                compression=dict.fromkeys(_UNIQUE & {*table.column_names}, "none")
+                | dict.fromkeys(repeating, "snappy"),
+            )
             if self._versions is not None:
                 version = f"{self._versions.rstrip('/')}/{stamp[:16]}.parquet"
                 self._keep(temporary, file_at(version))

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -23,11 +25,12 @@ from active_learning.imaging.cache import (
     FingerprintCache,
     PixelCache,
 )
-from active_learning.imaging.decode import EMPTY, NO_IMAGE, decode, opener
+from active_learning.imaging.decode import EMPTY, NO_IMAGE, decode_many, opener
 from active_learning.imaging.ids import check_image_ids
 from active_learning.imaging.pixels import IntArray, PixelArray, UInt8Array
 from active_learning.imaging.places import Listing, Place, Stamp, place_at
 from active_learning.imaging.preprocessing import Preprocessing
+from active_learning.texts import hexadecimal, to_frame
 
 # What the first bytes of a file tell: a position in this tuple is its `fitness`.
 _FITNESS = ("", EMPTY, NO_IMAGE)
@@ -210,19 +213,23 @@ class ImageStore:
             ``reason`` (empty for what starts like an image), order as asked.
         """
         with self._lock:
-            failures = self._meet(image_ids, None)
-            table = pd.DataFrame({"image_id": list(image_ids)}, dtype=object)
-            table["content"], table["reason"] = "", ""
-            there = np.array(
-                [name not in failures for name in image_ids], dtype=np.bool_
-            )
-            numbers = self._number(table["image_id"][there])
-            reasons = np.array(_FITNESS, dtype=object)[self._fitness[numbers]]
-            table.loc[there, "content"] = _hex(self._contents[numbers])
-            table.loc[there, "reason"] = reasons
-            table.loc[~there, "reason"] = [
-                str(failures[name]) for name in table["image_id"][~there]
-            ]
+            number = self._known_numbers(image_ids)
+            failures: dict[str, DataError] = {}
+            if (number < 0).any():
+                failures = self._meet(image_ids, None)
+                number = self._known_numbers(image_ids)
+            there = number >= 0
+            known = number[there]
+            content = hexadecimal(self._contents[known].tobytes(), 32)
+            reason = pa.array(_FITNESS, pa.large_string()).take(self._fitness[known])
+            if failures:
+                row = pa.array(np.cumsum(there) - 1, mask=~there)
+                why = [str(failures.get(name, "")) for name in image_ids]
+                content = content.take(row).fill_null("")
+                reason = pc.coalesce(reason.take(row), pa.array(why, reason.type))
+            names = np.array(image_ids, dtype=object)
+            table = to_frame(pa.table({"content": content, "reason": reason}))
+            table.insert(0, "image_id", names)
             return table
 
     def pixels(self, image_ids: Sequence[str], preprocessing: Preprocessing) -> Decoded:
@@ -234,9 +241,7 @@ class ImageStore:
         with self._lock:
             view = self._view(preprocessing)
             failures = self._meet(image_ids, view)
-            numbers = np.array(
-                [self._numbers.get(name, -1) for name in image_ids], dtype=np.int64
-            )
+            numbers = self._known_numbers(image_ids)
             rows = np.where(numbers < 0, -1, 0)
             rows[numbers >= 0] = view.find(numbers[numbers >= 0], self._contents)
             decoded = rows >= 0
@@ -302,6 +307,11 @@ class ImageStore:
     def _number(self, image_ids: Iterable[str]) -> IntArray:
         numbers = self._numbers
         return np.array([numbers[name] for name in image_ids], dtype=np.int64)
+
+    def _known_numbers(self, image_ids: Iterable[str]) -> IntArray:
+        """(n,) numbers, -1 for an image that was not met or cannot be read."""
+        numbers = self._numbers
+        return np.array([numbers.get(name, -1) for name in image_ids], dtype=np.int64)
 
     def _reason(
         self, image_id: str, view: _View, failures: dict[str, DataError]
@@ -520,12 +530,18 @@ class ImageStore:
     def _decode_held(self, held: list[tuple[_Read, bytes]], view: _View) -> None:
         """Decode what no cache has, after one look for all of it."""
         rows = view.cache.find(_digests([read.content for read, _ in held]))
-        for (read, data), row in zip(held, rows.tolist(), strict=True):
-            if row < 0 and read.content not in view.cache.reasons:
-                try:
-                    read.pixels = decode(data, view.preprocessing, self._max_pixels)
-                except ImageError as exc:
-                    read.reason = str(exc)
+        new = [
+            (read, data)
+            for (read, data), row in zip(held, rows.tolist(), strict=True)
+            if row < 0 and read.content not in view.cache.reasons
+        ]
+        files = [data for _, data in new]
+        decoded = decode_many(files, view.preprocessing, self._max_pixels)
+        for (read, _), pixels in zip(new, decoded, strict=True):
+            if isinstance(pixels, ImageError):
+                read.reason = str(pixels)
+            else:
+                read.pixels = pixels
         held.clear()
 
 

@@ -172,3 +172,29 @@ def test_a_reason_does_not_hold_a_token() -> None:
     reference = "https://a.blob.core.windows.net/c/no.jpg?sv=1&sig=hunter2"
 
     assert "hunter2" not in one(reference)[1]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "azureml://subscriptions/S/workspaces/WS/datastores/DS/paths/pool/abc.jpg",
+        "AmlDatastore://pool/abc.jpg",
+        "https://ACCT.blob.core.windows.net/C/pool/abc.jpg",
+    ],
+)
+def test_a_url_of_an_asked_image_needs_no_list_of_the_store(reference: str) -> None:
+    def known() -> list[str]:
+        raise AssertionError("the store was listed")
+
+    found = resolve([reference, "pool/abc.jpg"], ["pool/abc.jpg"], known)
+
+    assert found["image_id"].tolist() == ["pool/abc.jpg", "pool/abc.jpg"]
+    assert found["reason"].tolist() == ["", ""]
+
+
+def test_a_url_that_may_mean_a_longer_name_is_looked_for_in_the_store() -> None:
+    url = "https://example.com/a/x.jpg"
+
+    found = resolve([url], ["x.jpg"], lambda: ["x.jpg", "a/x.jpg"])
+
+    assert found["image_id"].tolist() == ["a/x.jpg"]

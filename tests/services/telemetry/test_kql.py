@@ -129,6 +129,20 @@ def test_equality_is_plain_only_where_keys_are_said_to_be_filled() -> None:
     )
 
 
+def test_an_empty_table_changes_no_answer_about_the_others(
+    telemetry: LocalTelemetry,
+) -> None:
+    # What is used twice is written out twice where a table has no rows.
+    text = (
+        "let named = labels | where label == 'cat' | project image_id; "
+        "let scored = predictions | where image_id in ((named | project image_id)); "
+        "named | join kind=leftouter scored on image_id | project image_id, margin "
+        "| union (scored | project image_id, margin) | sort by image_id asc"
+    )
+
+    assert telemetry.query(text, {})["image_id"].tolist() == ["a", "it's"]
+
+
 def test_an_unknown_backend_is_told_which_there_are() -> None:
     with pytest.raises(UnknownNameError, match=r"'lokal'.*local"):
         connect("lokal", "anywhere", tables={})

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from active_learning.acquisition import IntArray
 from active_learning.imaging import ImageStore
@@ -18,15 +19,16 @@ from active_learning.schemas import LABEL_REQUESTS
 from active_learning.services.labeling.answers import (
     ABSTENTIONS,
     LABEL,
-    TEXT,
     Findings,
     contradicted,
     latest_requests,
     microseconds,
     numbered,
+    places,
     unlike_copies,
 )
 from active_learning.services.labeling.consensus import BoolArray
+from active_learning.texts import TEXT, to_texts
 
 # Matches every name that `flaw` finds fault with; the others need no Python.
 _SUSPECT = r"^$|^[/.]|[\\\x00:]|\.\.|//|\./|/$|/\.$|[^\x00-\x7F]"
@@ -49,26 +51,30 @@ class Images(NamedTuple):
     asked: IntArray
 
 
-def survey(image_ids: Sequence[str], images: ImageStore) -> pd.DataFrame:
+def survey(names: pd.Series, images: ImageStore) -> pd.DataFrame:
     """What each image is now, a name that is none included.
 
     Returns:
         ``image_id``, ``content`` and ``reason``, in order: SHA-256, or why it cannot
         be used.
     """
-    names = pd.Series(image_ids, dtype=TEXT)
-    suspects = np.flatnonzero(names.str.contains(_SUSPECT, regex=True).to_numpy())
-    flaws = {row: why for row in suspects.tolist() if (why := flaw(names.iloc[row]))}
-    found = pd.DataFrame({"image_id": names, "content": "", "reason": ""})
-    usable = np.ones(len(names), dtype=np.bool_)
-    usable[list(flaws)] = False
-    surveyed = images.survey(names[usable].tolist())
-    for column in ("content", "reason"):
-        values = np.full(len(names), "", dtype=object)
-        values[usable] = surveyed[column]
-        found[column] = values
-    found.loc[list(flaws), "reason"] = list(flaws.values())
-    return found
+    suspects = names.str.contains(_SUSPECT).to_numpy(dtype=np.bool_)
+    image_ids = names.tolist()
+    rows = np.flatnonzero(suspects).tolist()
+    flaws = {row: why for row in rows if (why := flaw(image_ids[row]))}
+    if not flaws:
+        return images.survey(image_ids)
+    usable = np.delete(np.arange(len(names)), list(flaws))
+    surveyed = images.survey([image_ids[row] for row in usable.tolist()])
+    unfit = pd.DataFrame(
+        {
+            "image_id": [image_ids[row] for row in flaws],
+            "content": "",
+            "reason": list(flaws.values()),
+        },
+        index=list(flaws),
+    )
+    return pd.concat([surveyed.set_axis(usable), unfit]).sort_index()
 
 
 def judge(
@@ -98,7 +104,7 @@ def judge(
         ``request_id`` they answer, its ``round`` and the ``reason``, empty where there
         is none.
     """
-    findings = Findings(answers["reason"].to_numpy(dtype=object))
+    findings = Findings(answers["reason"])
     _check_what_is_said(findings, answers)
     _check_images(findings, images, contents, test_set)
     labels = _check_classes(findings, answers, known, params)
@@ -108,7 +114,8 @@ def judge(
     judged = judged.assign(**found)
     _check_contradictions(findings, judged, known, images)
     _check_copies(findings, judged, known, images, contents)
-    return judged.assign(reason=pd.array(findings.reasons, dtype=TEXT))
+    reasons = pd.Series(findings.reasons, index=answers.index, dtype=TEXT)
+    return judged.assign(reason=reasons)
 
 
 def _check_what_is_said(findings: Findings, answers: pd.DataFrame) -> None:
@@ -133,13 +140,13 @@ def _check_what_is_said(findings: Findings, answers: pd.DataFrame) -> None:
 def _check_images(
     findings: Findings, images: Images, contents: pd.DataFrame, test_set: pd.DataFrame
 ) -> None:
-    reasons = contents["reason"].to_numpy(dtype=object)
-    unfit = np.not_equal(reasons, "").astype(np.bool_)
+    reasons = contents["reason"]
+    unfit = (reasons != "").to_numpy()
     findings.refuse(
         unfit[images.new],
-        lambda row: f"the image cannot be used: {reasons[images.new[row]]}",
+        lambda row: f"the image cannot be used: {reasons.iloc[images.new[row]]}",
     )
-    held_out = contents["content"].isin(set(test_set["content"])).to_numpy()
+    held_out = contents["content"].isin(test_set["content"]).to_numpy()
     findings.refuse(
         held_out[images.new],
         "the image is in the frozen test set, or a copy of one that is",
@@ -217,7 +224,7 @@ def _check_requests(
 ) -> dict[str, Any]:
     """The request that each answers and its round; empty and 0 where there is none."""
     request_ids = answers["request_id"]
-    place = pd.Index(requests["request_id"]).get_indexer(pd.Index(request_ids))
+    place = places(request_ids, requests["request_id"])
     asked = np.append(images.asked, -1)[place]
     findings.refuse(
         (place >= 0) & (asked != images.new),
@@ -226,8 +233,8 @@ def _check_requests(
             f"image {requests['image_id'].iloc[place[row]]!r}"
         ),
     )
-    unnamed = np.flatnonzero((request_ids == "").to_numpy())
-    if len(unnamed):
+    unnamed = (request_ids == "").to_numpy()
+    if unnamed.any():
         place[unnamed] = latest_requests(
             images.new[unnamed],
             # An answer may be a little older than its request by another clock.
@@ -236,10 +243,10 @@ def _check_requests(
             images.asked,
             microseconds(requests["requested_at"]),
         )
-        ids = np.append(requests["request_id"].to_numpy(dtype=object), "")
-        found = request_ids.to_numpy(dtype=object)
-        found[unnamed] = ids[place[unnamed]]
-        request_ids = pd.Series(pd.array(found, dtype=TEXT), index=answers.index)
+        named = pa.array(place, mask=place < 0)
+        found = to_texts(requests["request_id"]).take(named).fill_null("")
+        found = pc.if_else(pa.array(unnamed), found, to_texts(request_ids))
+        request_ids = pd.Series(found, index=answers.index, dtype=TEXT)
     if params.unsolicited == "refuse":
         findings.refuse(place < 0, "no request asked for it")
     rounds = np.append(requests["round"].to_numpy(dtype=np.int64), 0)[place]
@@ -249,22 +256,28 @@ def _check_requests(
 def _check_contradictions(
     findings: Findings, answers: pd.DataFrame, known: pd.DataFrame, images: Images
 ) -> None:
-    good = findings.good
-    new = answers if good.all() else answers[good]
-    (labeler, known_labeler), _ = numbered(new["labeler"], known["labeler"])
+    # Who answered once for an image contradicts nobody, nor does what was known before.
+    often = np.bincount(np.r_[images.new[findings.good], images.known]) > 1
+    rows = np.flatnonzero(findings.good)
+    rows = rows[often[images.new[rows]]]
+    if not len(rows):
+        return
+    before = np.flatnonzero(often[images.known])
+    new, earlier = answers.iloc[rows], known.iloc[before]
+    (labeler, known_labeler), _ = numbered(new["labeler"], earlier["labeler"])
     said = [
         frame["label"].where(frame["answer"] == LABEL, frame["answer"])
-        for frame in (new, known)
+        for frame in (new, earlier)
     ]
     (label, known_label), _ = numbered(*said)
     groups = contradicted(
-        np.r_[images.new[good], images.known],
+        np.r_[images.new[rows], images.known[before]],
         np.r_[labeler, known_labeler],
-        np.r_[microseconds(new["labeled_at"]), microseconds(known["labeled_at"])],
+        np.r_[microseconds(new["labeled_at"]), microseconds(earlier["labeled_at"])],
         np.r_[label, known_label],
     )
     of_new = np.full(len(answers), -1, dtype=np.int64)
-    of_new[good] = groups[: len(new)]
+    of_new[rows] = groups[: len(rows)]
     if not (of_new >= 0).any():
         return
     every = pd.concat(said, ignore_index=True)
@@ -288,11 +301,13 @@ def _check_copies(
     images: Images,
     contents: pd.DataFrame,
 ) -> None:
+    (content,), _ = numbered(contents["content"])
     # What cannot be read is a copy of nothing.
-    copied = contents["content"].duplicated(keep=False) & (contents["content"] != "")
+    copied = np.bincount(content)[content] > 1
+    copied &= (contents["content"] != "").to_numpy()
     if not copied.any():
         return
-    content = np.where(copied, pd.factorize(contents["content"])[0], -1)
+    content[~copied] = -1
     rows = np.flatnonzero(findings.good & (content[images.new] >= 0))
     before = np.flatnonzero(content[images.known] >= 0)
     image = np.r_[images.new[rows], images.known[before]]

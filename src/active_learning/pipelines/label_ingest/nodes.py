@@ -4,11 +4,15 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from active_learning.acquisition import IntArray
 from active_learning.imaging import ImageStore
 from active_learning.pipelines.label_ingest.checks import (
     REQUESTS,
@@ -34,24 +38,21 @@ from active_learning.schemas import (
 )
 from active_learning.services.labeling.answers import (
     LABEL,
-    TEXT,
     answer_ids,
     in_columns,
     joined,
     numbered,
+    places,
 )
 from active_learning.services.labeling.consensus import BoolArray
 from active_learning.services.labeling.references import resolve
+from active_learning.texts import TEXT, to_texts
 
 logger = logging.getLogger(__name__)
 
-# What became of a row.
-ACCEPTED, REJECTED, KNOWN, REJECTED_BEFORE = (
-    "label",
-    "rejected",
-    "unchanged",
-    "rejected before",
-)
+# What became of a row: a position in this tuple.
+OUTCOMES = ("label", "rejected", "unchanged", "rejected before")
+ACCEPTED, REJECTED, KNOWN, REJECTED_BEFORE = range(len(OUTCOMES))
 _N_TOLD = 1000
 
 
@@ -77,27 +78,28 @@ def gather_answers(
     """
     frames = [
         in_columns(_with_reference(frame), ANSWERS).assign(
-            batch_id=pd.array([batch_id] * len(frame), dtype=TEXT),
+            batch_id=pd.Series(pa.repeat(batch_id, len(frame)), dtype=TEXT),
             named="image_id" in frame.columns,
         )
         for batch_id, frame in sorted(label_exports.items())
     ]
     empty = in_columns(pd.DataFrame(), ANSWERS)
-    empty = empty.assign(batch_id=pd.array([], dtype=TEXT), named=False)
+    empty = empty.assign(batch_id=pd.Series(dtype=TEXT), named=False)
     answers = pd.concat(frames or [empty], ignore_index=True)
-    found = answers["reference"].to_numpy(dtype=object)
-    reasons = answers["reason"].to_numpy(dtype=object)
-    unsure = np.flatnonzero(~answers["named"].to_numpy(dtype=bool) & (reasons == ""))
-    if len(unsure):
-        asked = set(label_requests["image_id"])
-        resolved = resolve(found[unsure].tolist(), asked, images.image_ids)
-        found[unsure], reasons[unsure] = resolved["image_id"], resolved["reason"]
-    answers = answers.assign(
-        image_id=pd.array(np.where(reasons == "", found, ""), dtype=TEXT),
-        reason=pd.array(reasons, dtype=TEXT),
-    ).drop(columns="named")
-    answers = answers.assign(label_id=pd.array(answer_ids(answers), dtype=TEXT))
-    return answers, in_columns(label_requests, REQUESTS)
+    requests = in_columns(label_requests, REQUESTS)
+    found, reasons = to_texts(answers["reference"]), to_texts(answers["reason"])
+    unsure = pc.equal(reasons, "")
+    unsure = pc.and_(unsure, pc.invert(pa.array(answers.pop("named"))))
+    if pc.any(unsure).as_py():
+        asked = to_texts(requests["image_id"])
+        resolved = resolve(found.filter(unsure), asked, images.image_ids)
+        found = pc.replace_with_mask(found, unsure, to_texts(resolved["image_id"]))
+        reasons = pc.replace_with_mask(reasons, unsure, to_texts(resolved["reason"]))
+    found = pc.if_else(pc.equal(reasons, ""), found, "")
+    answers["image_id"] = pd.Series(found, dtype=TEXT)
+    answers["reason"] = pd.Series(reasons, dtype=TEXT)
+    answers["label_id"] = pd.Series(answer_ids(answers), dtype=TEXT)
+    return answers, requests
 
 
 def check_answers(
@@ -129,16 +131,16 @@ def check_answers(
 
     Returns:
         The new labels; the new rejections, each with its reason; every answer with its
-        ``outcome``, one of four, and its ``reason``; and every label, known or new,
-        with the ``content`` of its image, empty where that cannot be used now, the
-        ``round``, and whether it is ``audited`` and ``new``.
+        ``outcome``, a place in ``OUTCOMES``, and its ``reason``; and every label, known
+        or new, with the ``image`` as a number, its ``content``, empty where that cannot
+        be used now, the ``round``, and whether it is ``audited`` and ``new``.
     """
     known = in_columns(known_labels, LABELS)
     (new, of_known, asked), names = numbered(
         answers["image_id"], known["image_id"], requests["image_id"]
     )
     n_images = int(max(new.max(initial=-1), of_known.max(initial=-1))) + 1
-    contents = survey(names[:n_images].tolist(), images)
+    contents = survey(names[:n_images].to_series(), images)
     fresh = _fresh(answers, known)
     judged = judge(
         answers if fresh.all() else answers[fresh],
@@ -153,8 +155,8 @@ def check_answers(
     accepted = (judged["reason"] == "").to_numpy()
     good = judged if accepted.all() else judged[accepted]
     rejected = _rejections(answers.loc[judged.index[~accepted]], judged, now)
-    before = _among(rejected, in_columns(past_rejections, REJECTED_LABELS))
-    outcome = np.full(len(answers), KNOWN, dtype=object)
+    before = _among(rejected, past_rejections)
+    outcome = np.full(len(answers), KNOWN, dtype=np.int8)
     outcome[good.index] = ACCEPTED
     outcome[rejected.index] = np.where(before, REJECTED_BEFORE, REJECTED)
     checked = judged if fresh.all() else pd.concat([judged, answers[~fresh]])
@@ -169,7 +171,7 @@ def check_answers(
     audited = np.zeros(len(names), dtype=np.bool_)
     audited[asked[requests["audit"].to_numpy(dtype=np.bool_)]] = True
     every = every.assign(
-        content=contents["content"].array[image], audited=audited[image]
+        image=image, content=contents["content"].array[image], audited=audited[image]
     )
     refused = rejected.loc[~before, REJECTED_LABELS.names]
     return labels, refused.reset_index(drop=True), checked, every
@@ -233,28 +235,25 @@ def build_training_set(
         how many requests and unsolicited answers, and how many were left out and why.
     """
     standing = settled_labels["standing"]
-    left_out = np.where(
-        standing.isin(_held_out_standings(params)), standing, ""
-    ).astype(object)
-    left_out[(settled_labels["content"] == "").to_numpy()] = "unreadable"
+    left_out = standing.where(standing.isin(_held_out_standings(params)), "")
+    left_out = left_out.where(settled_labels["content"] != "", "unreadable")
     if not params.train_on_audits:
-        left_out[settled_labels["audited"].to_numpy(dtype=np.bool_)] = "audit"
-    good = settled_labels[left_out == ""] if (left_out != "").any() else settled_labels
-    good = good.sort_values("image_id", ignore_index=True)
-    # Python's own texts: what looks at them one by one is twice as fast.
-    training_set: pd.DataFrame = good[TRAINING_SET.names].astype(
-        {"label": object, "content": object}
-    )
+        left_out = left_out.where(~settled_labels["audited"], "audit")
+    kept = (left_out == "").to_numpy()
+    good = settled_labels if kept.all() else settled_labels[kept]
+    training_set = good[TRAINING_SET.names]
+    training_set = training_set.sort_values("image_id", ignore_index=True)
     solicited = (good["request_id"] != "").to_numpy()
+    request_ids = to_texts(good["request_id"]).filter(solicited)
     lineage = {
         "fingerprint": fingerprint(training_set),
         "n_labels": len(training_set),
         "by_class": _counts(good["label"]),
         "by_batch": _counts(good["batch_id"]),
         "by_round": _counts(good["round"][solicited]),
-        "n_requests": int(good["request_id"][solicited].nunique()),
+        "n_requests": pc.count_distinct(request_ids).as_py(),
         "unsolicited": int((~solicited).sum()),
-        "left_out": _counts(pd.Series(left_out[left_out != ""])),
+        "left_out": _counts(left_out[~kept]),
     }
     return training_set, lineage
 
@@ -276,18 +275,22 @@ def report_ingestion(
         batch; the first rejections and changed labels; new classes; labelers; disputes;
         the training set. Plain values, for JSON.
     """
-    outcome = checked_answers["outcome"]
-    refused = checked_answers[outcome.isin([REJECTED, REJECTED_BEFORE])]
+    outcome = checked_answers["outcome"].to_numpy()
+    refused = checked_answers[np.isin(outcome, (REJECTED, REJECTED_BEFORE))]
+    (batch,), batches = numbered(checked_answers["batch_id"])
+    n = np.bincount(
+        batch * len(OUTCOMES) + outcome, minlength=len(batches) * len(OUTCOMES)
+    ).reshape(-1, len(OUTCOMES))
     new = every_label["new"].to_numpy(dtype=np.bool_)
     accepted = every_label[new]
     columns = ["batch_id", "line", "image_id", "label", "labeler", "reason"]
     return {
         "at": now.isoformat(),
         "rows": len(checked_answers),
-        **_outcomes(outcome),
+        **_outcomes(n.sum(axis=0)),
         "by_batch": {
-            str(batch): {"rows": len(of), **_outcomes(of)}
-            for batch, of in outcome.groupby(checked_answers["batch_id"], sort=True)
+            batch_id: {"rows": int(of.sum()), **_outcomes(of)}
+            for batch_id, of in sorted(zip(batches, n, strict=True), key=itemgetter(0))
         },
         "answers": _counts(accepted["answer"]),
         "unsolicited": int((accepted["request_id"] == "").sum()),
@@ -307,15 +310,17 @@ def report_ingestion(
 
 def _fresh(answers: pd.DataFrame, known: pd.DataFrame) -> BoolArray:
     """Which answers are not known, and no repetition of one further up."""
+    (new, before), ids = numbered(answers["label_id"], known["label_id"])
     readable = (answers["reason"] == "").to_numpy()
-    again = np.zeros(len(answers), dtype=np.bool_)
-    again[readable] = answers.loc[readable, "label_id"].duplicated()
-    seen = answers["label_id"].isin(known["label_id"]).to_numpy()
-    return ~(readable & (seen | again))
+    seen = np.zeros(len(ids), dtype=np.bool_)
+    seen[before] = True
+    again = np.ones(len(answers), dtype=np.bool_)
+    again[readable] = pd.Series(new[readable]).duplicated()
+    return ~(readable & (seen[new] | again))
 
 
 def _with_rounds(known: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
-    row = pd.Index(requests["request_id"]).get_indexer(pd.Index(known["request_id"]))
+    row = places(known["request_id"], requests["request_id"])
     return known.assign(round=np.append(requests["round"].to_numpy(), 0)[row])
 
 
@@ -341,17 +346,20 @@ def _rejections(
     )
 
 
-def _among(rejected: pd.DataFrame, past: pd.DataFrame) -> BoolArray:
+def _among(rejected: pd.DataFrame, past_rejections: pd.DataFrame) -> BoolArray:
     """Whether each was rejected before; the line does not count, it may move."""
+    if rejected.empty:
+        return np.zeros(0, dtype=np.bool_)
     names = [n for n in REJECTED_LABELS.names if n not in ("line", "rejected_at")]
-    keys = pd.Series(joined(rejected, names).to_numpy(zero_copy_only=False))
-    earlier = joined(past, names).to_numpy(zero_copy_only=False)
-    return (keys.isin(earlier) | keys.duplicated()).to_numpy()
+    past = in_columns(past_rejections, REJECTED_LABELS)
+    keys = pd.Series(joined(rejected, names), dtype=TEXT)
+    return (keys.isin(joined(past, names)) | keys.duplicated()).to_numpy()
 
 
 def _log_outcomes(checked: pd.DataFrame) -> None:
-    counts = _outcomes(checked["outcome"])
-    first = checked[checked["outcome"].isin([REJECTED, REJECTED_BEFORE])].head(1)
+    outcome = checked["outcome"].to_numpy()
+    counts = _outcomes(np.bincount(outcome, minlength=len(OUTCOMES)))
+    first = checked[np.isin(outcome, (REJECTED, REJECTED_BEFORE))].head(1)
     logger.info(
         "%d rows of %d exports: %d labels, %d rejected, %d unchanged%s",
         len(checked),
@@ -366,14 +374,13 @@ def _log_outcomes(checked: pd.DataFrame) -> None:
     )
 
 
-def _outcomes(outcome: pd.Series) -> dict[str, int]:
-    n = {name: int((outcome == name).sum()) for name in set(outcome)}
-    before = n.get(REJECTED_BEFORE, 0)
+def _outcomes(n: IntArray) -> dict[str, int]:
+    """What N outcomes come to, by their numbers in the order of ``OUTCOMES``."""
     return {
-        "labels": n.get(ACCEPTED, 0),
-        "rejected": n.get(REJECTED, 0),
-        "unchanged": n.get(KNOWN, 0) + before,
-        "rejected_before": before,
+        "labels": int(n[ACCEPTED]),
+        "rejected": int(n[REJECTED]),
+        "unchanged": int(n[KNOWN] + n[REJECTED_BEFORE]),
+        "rejected_before": int(n[REJECTED_BEFORE]),
     }
 
 

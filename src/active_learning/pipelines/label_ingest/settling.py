@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from active_learning.acquisition import FloatArray, IntArray
 from active_learning.pipelines.label_ingest.params import LabelIngestParams
-from active_learning.schemas import DISPUTED_LABELS
+from active_learning.schemas import DISPUTED_LABELS, empty_frame
 from active_learning.services.labeling.answers import (
     LABEL,
-    TEXT,
     changed,
     microseconds,
     numbered,
@@ -25,8 +25,15 @@ from active_learning.services.labeling.consensus import (
     weigh_labelers,
 )
 from active_learning.services.labeling.suspicion import suspect
+from active_learning.texts import TEXT
 
-SETTLED, TIED, DISAGREEMENT, SUSPECTED = "settled", "tied", "disagreement", "suspected"
+STANDINGS = SETTLED, TIED, DISAGREEMENT, SUSPECTED = (
+    "settled",
+    "tied",
+    "disagreement",
+    "suspected",
+)
+_WORDS = pa.array(STANDINGS, pa.large_string())
 
 
 class Answers(NamedTuple):
@@ -53,7 +60,7 @@ class Standings(NamedTuple):
     """How each of N images stands."""
 
     label: IntArray  # -1 where nobody voted
-    standing: NDArray[np.object_]
+    standing: IntArray  # a position in STANDINGS
     doubt: FloatArray  # in [0, 1], the priority of a dispute
 
 
@@ -63,7 +70,8 @@ def settle(
     """Take the votes of each image together.
 
     Args:
-        every: Labels so far, each once: the columns of ``schemas.LABELS`` and ``new``.
+        every: Labels so far, each once: the columns of ``schemas.LABELS``, ``new`` and
+            ``image``, a number for the ``image_id``.
         asked: What the query ``asked_probabilities`` answers.
         params: Uses ``consensus``, ``suspected`` and ``suspicion``.
 
@@ -87,17 +95,19 @@ def settle(
     n_answers = np.bincount(answers.image, minlength=len(answers.images))
     carriers = _carriers(answers, last, standings.label)
     image = answers.image[carriers]
-    settled = every.iloc[carriers].reset_index(drop=True)
+    each_alone = np.array_equal(carriers, np.arange(len(every)))
+    settled = every if each_alone else every.iloc[carriers].reset_index(drop=True)
     settled = settled.assign(
-        standing=pd.array(standings.standing[image], dtype=TEXT),
+        standing=pd.Series(_WORDS.take(standings.standing[image]), dtype=TEXT),
         n_answers=n_answers[image],
         n_votes=votes.n_votes[image],
         agreement=agreement[image],
     )
-    asks_again = {TIED, DISAGREEMENT}
+    asks_again = [TIED, DISAGREEMENT]
     if params.suspected == "second_opinion":
-        asks_again.add(SUSPECTED)
-    open_still = pd.Series(standings.standing).isin(asks_again).to_numpy()
+        asks_again.append(SUSPECTED)
+    asked_again = [STANDINGS.index(standing) for standing in asks_again]
+    open_still = np.isin(standings.standing, asked_again)
     open_still &= n_answers < params.consensus.max_answers
     disputed = np.flatnonzero(open_still)
     return (
@@ -108,7 +118,9 @@ def settle(
 
 
 def _number(every: pd.DataFrame) -> Answers:
-    (image,), images = numbered(every["image_id"])
+    image, _ = pd.factorize(every["image"])
+    first = np.flatnonzero(~every["image"].duplicated())
+    images = pd.Index(every["image_id"].array[first])
     (labeler,), _ = numbered(every["labeler"])
     (label,), labels = numbered(every["label"])
     abstained = (every["answer"] != LABEL).to_numpy()
@@ -136,13 +148,13 @@ def _stand(
         decided = _weigh(answers, last, several, said, params)
         for image in np.flatnonzero(unclear & (decided >= 0)).tolist():
             label[image], unclear[image] = decided[image], False
-    standing = np.full(len(label), SETTLED, dtype=object)
-    standing[unclear] = DISAGREEMENT
-    standing[unclear & votes.tied] = TIED
+    standing = np.full(len(label), STANDINGS.index(SETTLED), dtype=np.int64)
+    standing[unclear] = STANDINGS.index(DISAGREEMENT)
+    standing[unclear & votes.tied] = STANDINGS.index(TIED)
     doubt = np.where(votes.tied, 1.0, 1.0 - agreement)
     if said is not None and params.suspected != "keep":
         suspects, quality = _suspect(answers, label, unclear, said, params)
-        standing[suspects] = SUSPECTED
+        standing[suspects] = STANDINGS.index(SUSPECTED)
         doubt[suspects] = 1.0 - quality
     return Standings(label, standing, doubt)
 
@@ -253,6 +265,8 @@ def _describe(
     n_answers: IntArray,
     asked: pd.DataFrame,
 ) -> pd.DataFrame:
+    if not len(disputed):
+        return empty_frame(DISPUTED_LABELS)
     votes = last[np.isin(answers.image[last], disputed)]
     said = (
         pd.DataFrame({"image": answers.image[votes], "label": answers.label[votes]})
@@ -267,7 +281,7 @@ def _describe(
         )
         for image, of in said.groupby("image")
     }
-    standing = standings.standing[disputed]
+    standing = [STANDINGS[number] for number in standings.standing[disputed].tolist()]
     names = answers.labels.to_numpy(dtype=object)[standings.label[disputed]]
     place = pd.Index(asked["image_id"]).get_indexer(answers.images[disputed])
     table = pd.DataFrame(
@@ -278,7 +292,7 @@ def _describe(
                 for how, image in zip(standing, disputed.tolist(), strict=True)
             ],
             "priority": standings.doubt[disputed],
-            "label": np.where(standing == TIED, "", names),
+            "label": np.where(np.array(standing) == TIED, "", names),
             "n_answers": n_answers[disputed],
             "predicted_label": np.append(asked["label"].to_numpy(dtype=object), "")[
                 place
@@ -300,7 +314,8 @@ def _describe(
 def _describe_changes(every: pd.DataFrame, answers: Answers) -> pd.DataFrame:
     rows, before = changed(answers.image, answers.labeler, answers.time, answers.said)
     new = every["new"].to_numpy(dtype=np.bool_)[rows]
-    after, earlier = every.iloc[rows[new]], every.iloc[before[new]]
+    named = every[["image_id", "labeler", "labeled_at", "label", "answer"]]
+    after, earlier = named.iloc[rows[new]], named.iloc[before[new]]
     return pd.DataFrame(
         {
             "image_id": after["image_id"].to_numpy(dtype=object),

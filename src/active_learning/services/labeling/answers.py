@@ -1,8 +1,4 @@
-"""Answers of labelers as columns: whole tables at a time, no loop over rows.
-
-Texts are kept by Arrow: a hundred thousand of them cost milliseconds, where Python's
-own would take longer than reading their file.
-"""
+"""Answers of labelers as columns: whole tables at a time, no loop over rows."""
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -11,15 +7,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from active_learning.acquisition import IntArray
 from active_learning.services.labeling.consensus import BoolArray, latest
+from active_learning.texts import TEXT, hexadecimal, to_frame, to_texts
 
 LABEL = "label"
 ABSTENTIONS = ("skipped", "unclear")
-
-TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
 
 
 class Findings:
@@ -30,10 +24,10 @@ class Findings:
         good: (N,) whether it is one.
     """
 
-    def __init__(self, reasons: NDArray[np.object_]) -> None:
+    def __init__(self, reasons: pd.Series) -> None:
         """Start with what is known already."""
-        self.reasons = reasons.copy()
-        self.good: BoolArray = np.equal(self.reasons, "").astype(np.bool_)
+        self.reasons = to_texts(reasons)
+        self.good: BoolArray = pc.equal(self.reasons, "").to_numpy(zero_copy_only=False)
 
     def refuse(self, wrong: BoolArray, why: str | Callable[[int], str]) -> None:
         """Refuse the rows that are good so far and ``wrong``.
@@ -42,11 +36,13 @@ class Findings:
             wrong: (N,) which.
             why: The reason, or what gives it for a row's number.
         """
-        rows = np.flatnonzero(self.good & wrong)
-        if len(rows):
-            told = [why if isinstance(why, str) else why(row) for row in rows.tolist()]
-            self.reasons[rows] = told
-            self.good[rows] = False
+        fresh = self.good & wrong
+        rows = np.flatnonzero(fresh).tolist()
+        if rows:
+            told = [why if isinstance(why, str) else why(row) for row in rows]
+            given = pa.array(told, pa.large_string())
+            self.reasons = pc.replace_with_mask(self.reasons, fresh, given)
+            self.good &= ~fresh
 
 
 def in_columns(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
@@ -59,15 +55,14 @@ def in_columns(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     if "answer" in columns:
         said = columns["answer"]
         columns["answer"] = pc.if_else(pc.equal(said, ""), LABEL, said)
-    table: pd.DataFrame = pa.table(columns).to_pandas(
-        types_mapper={pa.string(): TEXT}.get
-    )
-    return table
+    return to_frame(pa.table(columns))
 
 
 def _column(frame: pd.DataFrame, field: pa.Field) -> pa.Array:
     if field.name not in frame.columns:
         values = pa.nulls(len(frame), field.type)
+    elif pa.types.is_string(field.type):
+        values = pc.utf8_trim_whitespace(to_texts(frame[field.name]))
     elif pa.types.is_timestamp(field.type):
         times = frame[field.name]
         if times.dtype == object:
@@ -76,7 +71,7 @@ def _column(frame: pd.DataFrame, field: pa.Field) -> pa.Array:
     else:
         values = pa.array(frame[field.name], from_pandas=True).cast(field.type)
     if pa.types.is_string(field.type):
-        values = pc.fill_null(pc.utf8_trim_whitespace(values), "")
+        values = pc.fill_null(values, "")
     elif pa.types.is_integer(field.type):
         values = pc.fill_null(values, 0)
     return values
@@ -95,13 +90,12 @@ def joined(frame: pd.DataFrame, columns: Sequence[str]) -> pa.Array:
     parts = []
     for name in columns:
         if isinstance(frame[name].dtype, pd.DatetimeTZDtype):
-            since = pa.array(microseconds(frame[name])).cast(pa.string())
+            since = pa.array(microseconds(frame[name])).cast(pa.large_string())
             missing = pa.array(frame[name].isna().to_numpy())
             parts.append(pc.if_else(missing, "", since))
         else:
-            parts.append(pa.array(frame[name]).cast(pa.string()))
-    texts = pc.binary_join_element_wise(*parts, "\0")
-    return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+            parts.append(to_texts(frame[name]))
+    return pc.binary_join_element_wise(*parts, pa.scalar("\0", pa.large_string()))
 
 
 def answer_ids(answers: pd.DataFrame) -> pa.Array:
@@ -111,20 +105,25 @@ def answer_ids(answers: pd.DataFrame) -> pa.Array:
     time of its first.
     """
     identity = ("image_id", "label", "answer", "labeler", "labeled_at", "request_id")
-    said = joined(answers, identity).cast(pa.binary()).to_pylist()
+    said = joined(answers, identity).cast(pa.large_binary()).to_pylist()
     digests = b"".join([blake2b(one, digest_size=16).digest() for one in said])
-    # 32 digits each, one behind the other: a column without a text for each row.
-    ends = pa.py_buffer(np.arange(len(said) + 1, dtype=np.int32) * np.int32(32))
-    digits = pa.py_buffer(digests.hex().encode())
-    return pa.StringArray.from_buffers(len(said), ends, digits)
+    return hexadecimal(digests, 16)
 
 
 def numbered(*columns: pd.Series) -> tuple[list[IntArray], pd.Index]:
     """Number the values of several columns together, by first appearance."""
-    every = pd.concat([column.astype(TEXT) for column in columns], ignore_index=True)
-    codes, names = pd.factorize(every)
+    every = pa.concat_arrays([to_texts(column) for column in columns])
+    found = every.dictionary_encode()
+    codes = found.indices.to_numpy().astype(np.int64)
     ends = np.cumsum([len(column) for column in columns])[:-1]
-    return np.split(codes.astype(np.int64), ends), pd.Index(names)
+    return np.split(codes, ends), pd.Index(found.dictionary, dtype=TEXT)
+
+
+def places(texts: pd.Series, among: pd.Series) -> IntArray:
+    """(N,) where each text stands first among others; -1 where it does not."""
+    found = pc.index_in(to_texts(texts), value_set=to_texts(among))
+    place: IntArray = found.fill_null(-1).to_numpy().astype(np.int64)
+    return place
 
 
 def latest_requests(

@@ -7,6 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from urllib.parse import unquote, urlsplit
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from active_learning.texts import to_frame
 
 # What a cut-off query would hide: a secret that grants access to a blob.
 _TOKEN = re.compile(
@@ -20,12 +24,14 @@ _UPLOAD = re.compile(r"(?:^|/)data/upload/(?:[^/]+/)?[0-9a-f]{8}-(?P<name>[^/]+)
 _DRIVE = re.compile(r"^[A-Za-z]:/")
 _PATHS = re.compile(r"^azureml://(?:.*?/)?paths/", re.IGNORECASE)
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "wasb", "wasbs", "az", "adl")
+# What a reference holds that takes more than its folder and its name to understand.
+_NOT_PLAIN = r"[?@%\\]|\.\.|data/upload|queue/images/"
 _BLOB_HOSTS = (".blob.core.windows.net", ".dfs.core.windows.net")
 
 
 def resolve(
-    references: Sequence[str],
-    asked: Collection[str],
+    references: Sequence[str] | pa.Array,
+    asked: Collection[str] | pa.Array,
     known: Callable[[], Collection[str]],
 ) -> pd.DataFrame:
     r"""Find the image that each reference means.
@@ -42,28 +48,57 @@ def resolve(
     Args:
         references: As the tool wrote them.
         asked: The images of label requests.
-        known: Gives every image of the store; called when a reference is not by itself
-            an ``image_id`` that was asked for.
+        known: Gives every image of the store; called when a reference is neither by
+            itself nor by the path of its URL an ``image_id`` that was asked for.
 
     Returns:
         A row for each reference, in order: ``image_id``, empty where none was found,
         and ``reason``, empty where one was.
     """
-    asked = asked if isinstance(asked, set | frozenset) else set(asked)
-    found = [name if name in asked else "" for name in references]
-    reasons = [""] * len(found)
-    if not all(found):
-        names = _Names(known(), asked)
-        answers: dict[str, tuple[str, str]] = {}
-        for row, reference in enumerate(references):
-            if found[row]:
-                continue
-            answer = answers.get(reference)
-            if answer is None:
-                answer = answers[reference] = names.find(reference)
-            found[row], reasons[row] = answer
-    columns = {"image_id": found, "reason": reasons}
-    return pd.DataFrame(columns, dtype=object)
+    image_id, asked = _array(references), _array(asked)
+    reason = pa.repeat(pa.scalar("", image_id.type), len(image_id))
+    unsure = pc.invert(pc.is_in(image_id, value_set=asked))
+    if pc.any(unsure).as_py():
+        rest = image_id.filter(unsure).dictionary_encode()
+        found = _asked_by_url(rest.dictionary, asked)
+        reasons = pa.repeat(reason[0], len(found))
+        missing = pc.is_null(found)
+        if pc.any(missing).as_py():
+            names = _Names(known(), set(asked.to_pylist()))
+            told = map(names.find, rest.dictionary.filter(missing).to_pylist())
+            here, why = (_array(column) for column in zip(*told, strict=True))
+            found = pc.replace_with_mask(found, missing, here)
+            reasons = pc.replace_with_mask(reasons, missing, why)
+        image_id = pc.replace_with_mask(image_id, unsure, found.take(rest.indices))
+        reason = pc.replace_with_mask(reason, unsure, reasons.take(rest.indices))
+    return to_frame(pa.table({"image_id": image_id, "reason": reason}))
+
+
+def _asked_by_url(references: pa.Array, asked: pa.Array) -> pa.Array:
+    """The asked image whose whole name is a URL's path; null where there is none.
+
+    No longer name can be meant, so that nobody has to list the store.
+    """
+    plain = pc.and_not(
+        pc.match_substring(references, "://"),
+        pc.match_substring_regex(references, _NOT_PLAIN),
+    )
+    parts = pc.split_pattern(
+        pc.if_else(plain, references, "/"), "/", max_splits=1, reverse=True
+    )
+    folder = pc.list_element(parts, 0).dictionary_encode()
+    # Many references share a folder: what it means is found out once.
+    longest = [_endings_of(name)[0] for name in folder.dictionary.to_pylist()]
+    folders = pa.array(longest, references.type).take(folder.indices)
+    none = pa.scalar("", references.type)
+    named = pc.binary_join_element_wise(folders, pc.list_element(parts, 1), none)
+    return pc.if_else(pc.is_in(named, value_set=asked), named, None)
+
+
+def _array(texts: Collection[str] | pa.Array) -> pa.Array:
+    if isinstance(texts, pa.Array):
+        return texts.cast(pa.large_string())
+    return pa.array(list(texts), pa.large_string())
 
 
 def without_query(reference: str) -> str:

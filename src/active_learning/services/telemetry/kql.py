@@ -6,6 +6,7 @@ that was never seen.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -20,6 +21,9 @@ from active_learning.schemas import TABLES
 # A query that says so is joined by plain equality, with which DuckDB skips rows before
 # it unpacks them. KQL's matches a null with a null, which only the text can exclude.
 _FILLED = "// Keys are never null."
+
+# How the parser begins a table of a `let`.
+_LET = re.compile(r'("_l\d+_\w*") AS \(')
 
 _TYPES: dict[str, type] = {"string": str, "long": int}
 # The parser's own distribution, whose every release may write other SQL.
@@ -47,6 +51,14 @@ class Translation:
 
     sql: str
     parameters: dict[str, Parameter]
+
+    def inlined(self) -> str:
+        """The SQL with the tables of each ``let`` written out where they are used.
+
+        DuckDB answers a table that is used twice by itself and first, even where
+        nothing can come of it; written out, it is seen with the rest.
+        """
+        return _LET.sub(r"\1 AS NOT MATERIALIZED (", self.sql)
 
     def bind(self, values: Mapping[str, str | int]) -> dict[str, str | int]:
         """Put values into their slots.

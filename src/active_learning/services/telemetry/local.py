@@ -110,13 +110,16 @@ class LocalTelemetry:
                 connection.execute(f"SET memory_limit = {_quoted(self._memory)}")
             for table, of_table in files.items():
                 connection.execute(_view(table, of_table, connection))
-            answer: pd.DataFrame = connection.execute(translation.sql, values).df()
+            # Of a question about predictions that are not there yet, little is left.
+            unscored = files.get("predictions") == []
+            sql = translation.inlined() if unscored else translation.sql
+            answer: pd.DataFrame = connection.execute(sql, values).df()
         return answer
 
 
 def _view(table: str, files: list[Path], connection: duckdb.DuckDBPyConnection) -> str:
     blank = _blank(table)
-    # The first file has no rows: it gives a table without parts its columns.
+    # The first file has no rows: it has the columns that older parts lack.
     listed = ", ".join(_quoted(str(file)) for file in (blank, *files))
     typed = connection.read_parquet(str(blank))
     # A cast to the type that a column has already costs nothing.
@@ -124,10 +127,11 @@ def _view(table: str, files: list[Path], connection: duckdb.DuckDBPyConnection) 
         f'CAST("{name}" AS {kind}) AS "{name}"'
         for name, kind in zip(typed.columns, typed.types, strict=True)
     )
+    empty = "" if files else " WHERE false"
     return (
         # Names of this package and quoted paths; a user's text is never in it.
         f'CREATE VIEW "{table}" AS SELECT {columns} '  # noqa: S608
-        f"FROM read_parquet([{listed}], union_by_name = true)"
+        f"FROM read_parquet([{listed}], union_by_name = true){empty}"
     )
 
 

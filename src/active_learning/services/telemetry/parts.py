@@ -87,6 +87,14 @@ class Parts:
             for name in self.schema.names
             if name in {*_REPEATING, "classes"}
         ]
+        # Names and hashes, another in each row, take time and hardly get any smaller.
+        unlike = {*self.key, "image_id", "request_id"}
+        self._compression = {
+            f"{field.name}.list.element"
+            if pa.types.is_list(field.type)
+            else field.name: ("none" if field.name in unlike else "snappy")
+            for field in self.schema
+        }
         self._footers: dict[tuple[str, int, int], Footer] = {}
 
     def append(self, rows: pa.Table, part: str | None = None) -> None:
@@ -113,6 +121,7 @@ class Parts:
                 temporary,
                 row_group_size=_ROW_GROUP,
                 use_dictionary=self._repeating,
+                compression=self._compression,
             )
 
     def current(self) -> list[Path]:

@@ -36,14 +36,16 @@ def read(document: dict[str, Any], text: str) -> pd.DataFrame:
     images, image_flaws = _by_id(document["images"], "image")
     classes, class_flaws = _by_id(document["categories"], "category")
     annotations: list[Placed] = document["annotations"]
-    count = Counter(_key(each.value, "image_id") for each in annotations)
+    ids = [
+        (_key(each.value, "image_id"), _key(each.value, "category_id"))
+        for each in annotations
+    ]
+    count = Counter(image_id for image_id, _ in ids)
     names = {key: text_of(category.get("name")) for key, category in classes.items()}
     references: list[str] = []
     labels: list[str] = []
     flaws: list[str] = []
-    for _, annotation in annotations:
-        image_id = _key(annotation, "image_id")
-        category_id = _key(annotation, "category_id")
+    for (_, annotation), (image_id, category_id) in zip(annotations, ids, strict=True):
         name = names.get(category_id)
         references.append(_reference(images.get(image_id, {})))
         labels.append(name or "")
@@ -86,6 +88,8 @@ def _by_id(
 def _key(element: object, name: str) -> str:
     value = element.get(name) if isinstance(element, dict) else None
     # The kinds of ids that there are, without a further call for each.
+    if type(value) is int:
+        return str(value)
     return value if type(value) is str else text_of(value) or ""
 
 

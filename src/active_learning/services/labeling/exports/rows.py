@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from active_learning.schemas import ANSWERS
 from active_learning.services.labeling.references import without_query
+from active_learning.texts import may_hold, to_frame
 
 # Labels that tools and people give to say that they give none. A class of such a name
 # is told from them by `answer` saying `label`.
@@ -17,6 +18,7 @@ SKIPPED = ("skipped", "skip")
 UNCLEAR = ("unclear", "unsure", "not sure", "can't tell")
 
 _ANSWERS = ("label", "skipped", "unclear")
+_DAMAGED = "\ufffd"
 
 # Longer than any path or class name; what is longer is no name but something else.
 _LONGEST = {"reference": 4096, "label": 1024, "labeler": 1024, "request_id": 1024}
@@ -76,8 +78,9 @@ def answers(
     reason = _Reasons(texts["flaw"])
     for name, longest in _LONGEST.items():
         too_long = pc.greater(pc.utf8_length(texts[name]), longest)
-        reason.add(too_long, f"its {name} is longer than {longest} characters")
-        texts[name] = pc.utf8_slice_codeunits(texts[name], 0, longest)
+        if pc.any(too_long).as_py():
+            reason.add(too_long, f"its {name} is longer than {longest} characters")
+            texts[name] = pc.utf8_slice_codeunits(texts[name], 0, longest)
     label, answer = _meaning(texts["label"], pc.utf8_lower(texts["answer"]))
     is_label, no_label = pc.equal(answer, "label"), pc.equal(label, "")
     strange = pc.invert(pc.is_in(answer, pa.array(_ANSWERS)))
@@ -94,45 +97,49 @@ def answers(
     ):
         reason.add(where, why)
     for name in _LONGEST:
-        damaged = pc.match_substring(texts[name], "\ufffd")
-        reason.add(damaged, f"its {name} is not UTF-8: save the file as UTF-8")
-    frame = pd.DataFrame(
+        if may_hold(texts[name], _DAMAGED):
+            damaged = pc.match_substring(texts[name], _DAMAGED)
+            reason.add(damaged, f"its {name} is not UTF-8: save the file as UTF-8")
+    read = pa.table(
         {
-            "reference": _objects(texts["reference"]),
-            "label": _repeated(pc.if_else(is_label, label, "")),
-            "answer": _repeated(pc.if_else(strange, "label", answer)),
-            "labeler": _repeated(texts["labeler"]),
+            "reference": texts["reference"],
+            "label": pc.if_else(is_label, label, ""),
+            "answer": pc.if_else(strange, "label", answer),
+            "labeler": texts["labeler"],
             "labeled_at": times,
-            "source": np.full(n, source, dtype=object),
-            "request_id": _objects(texts["request_id"]),
+            "source": pa.repeat(source, n),
+            "request_id": texts["request_id"],
             "line": np.asarray(columns.line, dtype=np.int64),
-            "reason": _repeated(reason.said),
+            "reason": reason.said,
         },
-        copy=False,
+        schema=ANSWERS,
     )
-    if not broken:
-        return frame
-    lines, reasons = zip(*broken, strict=True)
-    lost = _lost(source, reasons, lines)
-    every = pd.concat([frame, lost], ignore_index=True) if n else lost
-    return every.sort_values("line", kind="stable", ignore_index=True)
+    if broken:
+        lines, reasons = zip(*broken, strict=True)
+        read = pa.concat_tables([read, _lost(source, reasons, lines)])
+        # Of equal lines, what could be read goes first.
+        order = np.argsort(read["line"].to_numpy(), kind="stable")
+        read = read.take(order)
+    return to_frame(read)
 
 
 def refused(source: str, reason: str, line: int = 0) -> pd.DataFrame:
     """One row that says why a file, or a line of one, cannot be read."""
-    return _lost(source, [reason], [line])
+    return to_frame(_lost(source, [reason], [line]))
 
 
-def _lost(source: str, reasons: Sequence[str], lines: Sequence[int]) -> pd.DataFrame:
+def _lost(source: str, reasons: Sequence[str], lines: Sequence[int]) -> pa.Table:
+    n = len(lines)
     given = {
-        "answer": "label",
-        "labeled_at": pd.Series(pd.NaT, range(len(lines)), "datetime64[us, UTC]"),
-        "source": source,
-        "line": np.array(lines, dtype=np.int64),
-        "reason": np.array(reasons, dtype=object),
+        "answer": pa.repeat("label", n),
+        "labeled_at": pa.nulls(n, _TIME),
+        "source": pa.repeat(source, n),
+        "line": pa.array(lines, pa.int64()),
+        "reason": _array(reasons),
     }
-    columns = {name: given.get(name, "") for name in ANSWERS.names}
-    return pd.DataFrame(columns, index=range(len(lines)))
+    empty = pa.repeat("", n)
+    columns = [given.get(name, empty) for name in ANSWERS.names]
+    return pa.table(columns, schema=ANSWERS)
 
 
 def excerpt(text: str, longest: int = 80) -> str:
@@ -185,6 +192,8 @@ def _array(values: Sequence[str | None]) -> pa.Array:
 
 
 def _without_queries(references: pa.Array) -> pa.Array:
+    if not (may_hold(references, "?") or may_hold(references, "@")):
+        return references
     marked = pc.match_substring_regex(references, r"\?|:[^/@]*@")
     if not pc.any(marked).as_py():
         return references
@@ -192,39 +201,36 @@ def _without_queries(references: pa.Array) -> pa.Array:
     return pc.replace_with_mask(references, marked, pa.array(cut, pa.string()))
 
 
-def _times(texts: pa.Array) -> tuple[pd.Series, pa.Array]:
-    """The times, NaT where there is none, and which are given and cannot be read."""
+def _times(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """The times, null where there is none, and which are given and cannot be read."""
     given = pc.not_equal(texts, "")
-    times = pd.Series(pd.NaT, index=range(len(texts)), dtype="datetime64[us, UTC]")
-    if not pc.any(given).as_py():
-        return times, given
-    zoned = pc.match_substring_regex(texts, _ZONED)
-    for group in (zoned, pc.and_(given, pc.invert(zoned))):
-        # Apart: beside times with a zone, pandas 2.3 gives their zone to the others.
-        kind = _TIME if group is zoned else pa.timestamp("us")
-        times = times.fillna(_read_times(pc.if_else(group, texts, None), kind))
-    return times, pc.and_(given, pa.array(times.isna()))
-
-
-def _read_times(texts: pa.Array, kind: pa.DataType) -> pd.Series:
+    said = pc.if_else(given, texts, None)
     try:
-        told: pd.Series = texts.cast(kind).cast(_TIME).to_pandas()
+        # All of them in the spelling of nearly every export, with a zone.
+        times = said.cast(_TIME)
+    except pa.ArrowInvalid:
+        times = _mixed_times(said)
+    return times, pc.and_(given, pc.is_null(times))
+
+
+def _mixed_times(texts: pa.Array) -> pa.Array:
+    zoned = pc.fill_null(pc.match_substring_regex(texts, _ZONED), False)
+    # Apart: beside times with a zone, pandas 2.3 gives their zone to the others.
+    return pc.coalesce(
+        _read_times(pc.if_else(zoned, texts, None), _TIME),
+        _read_times(pc.if_else(zoned, None, texts), pa.timestamp("us")),
+    )
+
+
+def _read_times(texts: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
+        return texts.cast(kind).cast(_TIME)
     except pa.ArrowInvalid:
         # Arrow is fast and reads few spellings, or all of a column or none.
-        told = pd.to_datetime(
-            pd.Series(_objects(texts)), utc=True, format="ISO8601", errors="coerce"
-        ).astype("datetime64[us, UTC]")
-    return told
-
-
-def _repeated(texts: pa.Array) -> np.ndarray[Any, np.dtype[np.object_]]:
-    """Few different texts, each of which is one object: small, and fast to compare."""
-    objects: np.ndarray[Any, np.dtype[np.object_]] = texts.to_pandas().to_numpy()
-    return objects
-
-
-def _objects(texts: pa.Array) -> np.ndarray[Any, np.dtype[np.object_]]:
-    objects: np.ndarray[Any, np.dtype[np.object_]] = texts.to_numpy(
-        zero_copy_only=False
-    )
-    return objects
+        times = pd.to_datetime(
+            pd.Series(texts.to_pylist(), dtype=object),
+            utc=True,
+            format="ISO8601",
+            errors="coerce",
+        )
+        return pa.array(times.astype("datetime64[us, UTC]"), from_pandas=True)
