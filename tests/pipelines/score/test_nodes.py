@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
@@ -117,6 +118,17 @@ def test_what_this_version_scored_is_not_scored_again(store: ImageStore) -> None
     assert scored["image_id"].tolist() == ["b.png"]
 
 
+def test_names_may_come_as_arrow_keeps_them(store: ImageStore) -> None:
+    names, seen = (
+        frame.astype({"image_id": pd.ArrowDtype(pa.string())})
+        for frame in (listed("a.png", "b.png"), listed("b.png"))
+    )
+
+    *_, scored = score(names, store, Brightness(), seen.assign(model_version=3))
+
+    assert scored["image_id"].tolist() == ["a.png"]
+
+
 def test_an_unreadable_image_is_set_aside_with_its_reason(store: ImageStore) -> None:
     (Path(store.root) / "bad.png").write_bytes(b"no image")
 
@@ -199,6 +211,30 @@ def test_a_round_of_a_simulation_is_one_chunk_whatever_its_size(
 
     assert scored["image_id"].tolist() == ["a.png", "b.png"]
     assert set(scored["source"]) == {"simulation"}
+
+
+class Counting(Brightness):
+    """Knows what it was asked."""
+
+    n_asked = 0
+
+    def probabilities(
+        self, pixels: PixelArray, batch_size: int, accelerator: str, title: str
+    ) -> FloatArray:
+        self.n_asked += len(pixels)
+        return super().probabilities(pixels, batch_size, accelerator, title)
+
+
+def test_a_chunk_is_handed_over_before_the_next_one_is_scored(
+    store: ImageStore,
+) -> None:
+    by_two = PARAMS.model_copy(update={"chunk_size": 2})
+    model = Counting()
+    names = listed(*(f"{letter}.png" for letter in "abcdef"))
+
+    scoring = score_images(names, store, model, NEVER, NOW, by_two)
+
+    assert [model.n_asked for _ in scoring] == [2, 4, 6]
 
 
 def test_a_chunk_that_was_handed_over_takes_no_memory_any_more(

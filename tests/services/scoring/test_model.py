@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper
 from tests.learning.builders import digits, noise, pixels, train
 
 from active_learning.errors import CheckpointError, SettingsError
+from active_learning.imaging import IntArray, PixelArray, UInt8Array
 from active_learning.learning.module import ImageClassifier
 from active_learning.services.scoring.export import export
 from active_learning.services.scoring.model import InferenceModel, find_release
@@ -91,6 +93,59 @@ def test_probabilities_and_embeddings_do_not_depend_on_the_batch_size(
     assert seen.dtype == np.float32
     same = model.probabilities(IMAGES, batch_size, "auto", "")
     np.testing.assert_array_equal(same, said)
+
+
+@pytest.mark.parametrize("threads", [None, 0, 1, 2])
+def test_how_many_threads_compute_changes_no_number(
+    exported: Path, threads: int | None
+) -> None:
+    said, seen = InferenceModel.load(exported).look(IMAGES, 16, "cpu", "")
+
+    others = InferenceModel.load(exported, threads).look(IMAGES, 16, "cpu", "")
+
+    np.testing.assert_allclose(others[0], said, atol=1e-7)
+    np.testing.assert_allclose(others[1], seen, atol=1e-5)
+
+
+class Counted(PixelArray):
+    """Pixels that know how many of them were in hands at once."""
+
+    def __init__(self) -> None:
+        super().__init__([], np.empty(0, np.int64), (28, 28, 1))
+        self.most = 0
+        self._out: list[weakref.ref[UInt8Array]] = []
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def take(self, rows: IntArray) -> UInt8Array:
+        taken = IMAGES.take(rows)
+        self._out.append(weakref.ref(taken))
+        out = [held for ref in self._out if (held := ref()) is not None]
+        self.most = max(self.most, sum(map(len, out)))
+        return taken
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16])
+def test_no_more_than_a_batch_is_in_memory_at_once(
+    exported: Path, batch_size: int
+) -> None:
+    counted = Counted()
+
+    InferenceModel.load(exported).probabilities(counted, batch_size, "cpu", "")
+
+    assert 0 < counted.most <= batch_size
+
+
+def test_what_goes_wrong_with_a_part_stops_the_whole(exported: Path) -> None:
+    class Gone(Counted):
+        def take(self, rows: IntArray) -> UInt8Array:
+            if 50 in rows:
+                raise OSError("the disk is gone")
+            return super().take(rows)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        InferenceModel.load(exported).look(Gone(), 16, "cpu", "")
 
 
 def test_no_image_has_no_answer_and_no_embedding(exported: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -28,7 +30,7 @@ from active_learning.learning.progress import person_watches
 
 if TYPE_CHECKING:
     from active_learning.acquisition import Float32Array, FloatArray
-    from active_learning.imaging import PixelArray, UInt8Array
+    from active_learning.imaging import IntArray, PixelArray, UInt8Array
 
 NETWORK = "model.onnx"
 CARD = "model.json"
@@ -242,7 +244,7 @@ class InferenceModel(Carded):
     """
 
     def __init__(
-        self, card: ModelCard, network: Network, folder: Path, threads: int
+        self, card: ModelCard, network: Network, folder: Path, threads: int | None
     ) -> None:
         """Hold what ``load`` read."""
         self._card = card
@@ -251,12 +253,14 @@ class InferenceModel(Carded):
         self._threads = threads
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 0) -> Self:
+    def load(cls, folder: Path, threads: int | None = None) -> Self:
         """Read a release.
 
         Args:
             folder: Holds ``model.onnx`` and ``model.json``.
-            threads: That compute one answer; 0 is one a core.
+            threads: That compute one answer together; 0 is one a core. ``None`` is for
+                many images: each answer takes one thread, and ``probabilities`` and
+                ``look`` have parts of a batch answered at once, one on each core.
 
         Raises:
             CheckpointError: A file is missing or damaged, of an unknown format, or
@@ -273,7 +277,11 @@ class InferenceModel(Carded):
                 "bring the release back from the model registry, or deploy again."
             )
         network = Network(
-            content, str(path), card.preprocessing, len(card.classes), threads
+            content,
+            str(path),
+            card.preprocessing,
+            len(card.classes),
+            1 if threads is None else threads,
         )
         return cls(card, network, folder, threads)
 
@@ -298,8 +306,11 @@ class InferenceModel(Carded):
     ) -> FloatArray:
         """Class probabilities, (N, K) float64; see ``protocol.Classifier``."""
         said = np.empty((len(pixels), len(self.classes)))
-        for rows in _batches(len(pixels), batch_size, accelerator, title):
+
+        def ask(rows: IntArray) -> None:
             said[rows] = self._network.ask(pixels.take(rows))
+
+        self._share(ask, len(pixels), batch_size, accelerator, title)
         return said
 
     def look(
@@ -309,13 +320,42 @@ class InferenceModel(Carded):
         n = len(pixels)
         said = np.empty((n, len(self.classes)))
         seen = np.empty((n, self._network.n_features), dtype=np.float32)
-        for rows in _batches(n, batch_size, accelerator, title):
+
+        def look(rows: IntArray) -> None:
             said[rows], seen[rows] = self._network.look(pixels.take(rows))
+
+        self._share(look, n, batch_size, accelerator, title)
         return said, seen
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as a folder, which is read there."""
         return type(self).load, (self._folder, self._threads)
+
+    def _share(
+        self,
+        work: Callable[[IntArray], None],
+        n: int,
+        batch_size: int,
+        accelerator: str,
+        title: str,
+    ) -> None:
+        """Work on all of n rows, no more than a batch of them in memory at once."""
+        if accelerator not in ("auto", "cpu"):
+            raise SettingsError(
+                f"accelerator is {accelerator!r}, and an exported model computes on "
+                "the CPU: set it to 'auto' or 'cpu'."
+            )
+        # Several threads for each answer wait for one another at every layer.
+        at_once = min(os.cpu_count() or 1, batch_size) if self._threads is None else 1
+        size = batch_size // at_once
+        parts = [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
+        hidden = not title or not person_watches()
+        with (
+            ThreadPoolExecutor(at_once) as pool,
+            tqdm(total=n, desc=title, unit="image", disable=hidden, leave=False) as bar,
+        ):
+            for part, _ in zip(parts, pool.map(work, parts), strict=True):
+                bar.update(len(part))
 
 
 def find_release(folder: Path) -> Path:
@@ -333,18 +373,6 @@ def find_release(folder: Path) -> Path:
             f"itself; one folder with {NETWORK} and {CARD} was expected."
         )
     return inner[0]
-
-
-def _batches(n: int, batch_size: int, accelerator: str, title: str) -> Any:
-    if accelerator not in ("auto", "cpu"):
-        raise SettingsError(
-            f"accelerator is {accelerator!r}, and an exported model computes on the "
-            "CPU: set it to 'auto' or 'cpu'."
-        )
-    starts = range(0, n, batch_size)
-    hidden = not title or not person_watches()
-    for start in tqdm(starts, title, unit="batch", disable=hidden, leave=False):
-        yield np.arange(start, min(start + batch_size, n))
 
 
 def _read_card(path: Path) -> ModelCard:

@@ -85,11 +85,11 @@ class OnnxClassifier(Carded):
             fingerprint=sha256(content).hexdigest(),
             parity=Parity(0, 0.0, True),
         )
-        network = Network(content, name, preprocessing, len(card.classes), 0)
+        network = Network(content, name, preprocessing, len(card.classes), 1)
         self._content = content
         self._card = card
         # It has no folder: only a release that travels between processes needs one.
-        self._model = InferenceModel(card, network, Path(), 0)
+        self._model = InferenceModel(card, network, Path(), None)
 
     @property
     def content(self) -> bytes:

@@ -21,7 +21,7 @@ class ImageModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined] 
 
     def load_context(self, context: Any) -> None:
         """Read the release that was saved as the artifact ``release``."""
-        self._model = InferenceModel.load(Path(context.artifacts["release"]))
+        self._model = InferenceModel.load(Path(context.artifacts["release"]), threads=0)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: Any = None
