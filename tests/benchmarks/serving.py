@@ -7,7 +7,7 @@ one by the other. A ratio of 1.11 is 0.9 of the throughput. A row of requests ta
 longer than the pause between deliveries, so that deliveries fall into it at their own
 rate, and the other service is asked when nothing waits any more, so that none falls on
 it. It is told for images of the store, for images that come with the request and are
-there already, and for such that are new each time, which a file is written for. Beside
+there already, and for such that are new each time: a file is written for each. Beside
 them, without a goal: the processor time of a server, with all that it does behind its
 answers, which what else the machine does hardly changes.
 

@@ -6,15 +6,18 @@ from typing import Any, NoReturn
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
+from active_learning.imaging.archive import ImageArchive
 from active_learning.schemas import PREDICTIONS, empty_frame
-from active_learning.services.telemetry.spool import Claim, Spool
+from active_learning.services.telemetry.queue import Claim
+from active_learning.services.telemetry.spool import Spool
 
 
 class SpoolDataset(AbstractDataset[NoReturn, pd.DataFrame]):
     """``SpoolDataset`` takes what waits in a spool.
 
     What was loaded is forgotten by the spool when a node that ``confirms`` this dataset
-    has saved its outputs, and not before. A row that fits no table moves to the spool's
+    has saved its outputs, and not before. Images that came with the rows are archived
+    first, where their service wants them. A row that fits no table moves to the spool's
     own list of rejected rows, with the reason.
 
     Args:
@@ -48,7 +51,11 @@ class SpoolDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        """Take the oldest rows; none while a service is delivering them itself."""
+        """Take the oldest rows; none while a service is delivering them itself.
+
+        Raises:
+            OSError: The store of their images is away; the rows go on waiting.
+        """
         if not self._filepath.exists():
             return empty_frame(PREDICTIONS)
         # Nothing is put here, so the spool's own bound does not matter.
@@ -58,7 +65,12 @@ class SpoolDataset(AbstractDataset[NoReturn, pd.DataFrame]):
             return empty_frame(PREDICTIONS)
         from active_learning.services.telemetry.collector import parse_rows
 
-        rows, _, rejected = parse_rows(claim.rows)
+        try:
+            spool.archive_images(ImageArchive)
+            rows, _, rejected = parse_rows(claim.rows)
+        except BaseException:
+            spool.close()
+            raise
         self._claimed = (spool, claim, rejected)
         frame: pd.DataFrame = rows.to_pandas()
         return frame

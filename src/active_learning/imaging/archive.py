@@ -1,14 +1,17 @@
 """Images that came with a request, kept under a name that their content gives."""
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from threading import get_ident
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from active_learning.errors import ImageError
+from active_learning.errors import FrozenError, ImageError
 from active_learning.imaging.decode import reader_of
 from active_learning.imaging.ids import check_image_ids
 from active_learning.imaging.places import LocalPlace, place_at
@@ -21,7 +24,25 @@ _SUFFIXES = {
     "WEBP": ".webp",
 }
 
+# With a process and a thread it names whoever writes, on any machine. A random number
+# for each file would be one more call of the system.
+_HERE = uuid4().hex
+
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+class NamedImage(NamedTuple):
+    """An image file on its way into a store.
+
+    Attributes:
+        root: The store's, as ``ImageArchive.root`` gives it.
+        image_id: Its name there.
+        content: The file's bytes.
+    """
+
+    root: str
+    image_id: str
+    content: bytes
 
 
 class ImageArchive:
@@ -31,8 +52,12 @@ class ImageArchive:
         root: The store's: a folder, or a URL of any protocol that fsspec knows.
         storage_options: For fsspec: accounts, credentials.
         prefix: The archive's own folder below the root.
-        power_cut_safe: Waits for the disk at every ``put``; a remote store has its
+        power_cut_safe: Waits for the disk at every image; a remote store has its
             own promise and none is added to it.
+
+    Attributes:
+        root: The store's, the same wherever the process works.
+        prefix: The archive's own folder below it.
 
     Raises:
         ImageIdError: The prefix is no place inside the store.
@@ -48,11 +73,13 @@ class ImageArchive:
         """Describe the place; nothing is touched yet."""
         check_image_ids([prefix])
         self._place = place_at(root, storage_options)
-        self._prefix = prefix
+        local = isinstance(self._place, LocalPlace)
+        self.root = self._place.root if local else root
+        self.prefix = prefix
         self._power_cut_safe = power_cut_safe
 
-    def put(self, data: bytes, decoded: bool = False) -> str:
-        """Keep an image file, whole or not at all.
+    def named(self, data: bytes, decoded: bool = False) -> NamedImage:
+        """What an image file will be called; the store is not touched.
 
         Args:
             data: Its bytes. What it is, its content says. Its pixels are not unpacked:
@@ -60,25 +87,67 @@ class ImageArchive:
             decoded: Somebody has just unpacked it: its header is not read again.
 
         Returns:
-            Its ``image_id``: ``<prefix>/<two digits>/<SHA-256><suffix>``.
+            With the ``image_id`` ``<prefix>/<two digits>/<SHA-256><suffix>``.
+
+        Raises:
+            ImageError: The bytes are no image that a store reads.
+        """
+        suffix = _suffix(data, decoded)
+        name = sha256(data).hexdigest()
+        image_id = f"{self.prefix}/{name[:2]}/{name}{suffix}"
+        return NamedImage(self.root, image_id, data)
+
+    def put(self, data: bytes) -> str:
+        """Keep an image file, whole or not at all.
+
+        Args:
+            data: Its bytes.
+
+        Returns:
+            Its ``image_id``, as ``named`` gives it.
 
         Raises:
             ImageError: The bytes are no image that a store reads.
             FrozenError: A blob of this name is there with another content.
             OSError: It could not be written; nothing of it was.
         """
-        suffix = _suffix(data, decoded)
-        name = sha256(data).hexdigest()
-        image_id = f"{self._prefix}/{name[:2]}/{name}{suffix}"
+        image = self.named(data)
+        self._keep(image)
+        return image.image_id
+
+    def keep(self, images: Sequence[NamedImage]) -> list[FrozenError]:
+        """Keep images, each whole or not at all; several at once in a remote store.
+
+        Returns:
+            Why some were refused: another content has their name.
+
+        Raises:
+            OSError: One could not be written; others may have been.
+        """
+        if isinstance(self._place, LocalPlace):
+            found = [self._refusal(image) for image in images]
+        else:
+            with ThreadPoolExecutor(self._place.n_threads) as threads:
+                found = list(threads.map(self._refusal, images))
+        return [refusal for refusal in found if refusal is not None]
+
+    def _refusal(self, image: NamedImage) -> FrozenError | None:
+        try:
+            self._keep(image)
+        except FrozenError as exc:
+            return exc
+        return None
+
+    def _keep(self, image: NamedImage) -> None:
+        image_id, data = image.image_id, image.content
         if not isinstance(self._place, LocalPlace):
             # The name is the content's: of several who archive it, the first is right.
             self._place.fill(image_id, lambda: data)
-            return image_id
+            return
         if self._place.size(image_id) != len(data):
             self._write(f"{self._place.root}/{image_id}", data)
         if self._power_cut_safe:
             _flush(Path(self._place.root), image_id)
-        return image_id
 
     def _write(self, path: str, data: bytes) -> None:
         try:
@@ -91,11 +160,11 @@ class ImageArchive:
 def _write_beside(path: str, data: bytes) -> None:
     """Write a file under another name, then rename.
 
-    With bare system calls: a caller waits for it, and `files.replacing` spends more
-    on looking at the folder and on names than the file itself costs.
+    With bare system calls: there are as many as requests, and `files.replacing` spends
+    more on looking at the folder and on names than the file itself costs.
     """
     folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/.{name}.{uuid4().hex}.tmp"
+    temporary = f"{folder}/.{name}.{_HERE}-{os.getpid()}-{get_ident()}.tmp"
     try:
         file = os.open(temporary, _NEW, 0o666)
     except FileNotFoundError:

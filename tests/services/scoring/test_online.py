@@ -1,6 +1,7 @@
 """The service under gunicorn: several processes, killed and told to end."""
 
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -141,8 +142,10 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) ->
     endpoint = tmp_path / "endpoint"
     put_up(endpoint, make_release(endpoint, 1))
     acknowledged: list[str] = []
+    images: dict[str, int] = {}
     cut_off: list[Exception] = []
     done = threading.Event()
+    numbers = itertools.count()
 
     with serving(tmp_path) as server:
         until(lambda: len(server.workers()) == 2)
@@ -150,12 +153,14 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) ->
 
         def ask() -> None:
             while not done.is_set():
+                number = next(numbers)
                 try:
-                    said = server.score()
+                    said = server.score(number)
                 except (OSError, http.client.HTTPException) as exc:
                     cut_off.append(exc)
                 else:
                     assert said["collected"]
+                    images[said["image_id"]] = number
                     acknowledged.append(said["prediction_id"])
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
@@ -177,6 +182,8 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) ->
     arrived = table(tmp_path)["prediction_id"].to_pylist()
     assert set(arrived) >= set(acknowledged)
     assert len(set(arrived)) <= len(acknowledged) + len(cut_off)
+    for image_id, number in images.items():
+        assert (tmp_path / "images" / image_id).read_bytes() == picture(number)
 
 
 def test_the_end_delivers_what_was_collected(tmp_path: Path) -> None:

@@ -123,21 +123,53 @@ def test_a_spool_that_is_full_fails_no_answer(tmp_path: Path, endpoint: Path) ->
     assert len(table(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("fault", ["spool", "archive"])
-def test_what_cannot_be_kept_is_answered_all_the_same(
-    tmp_path: Path, endpoint: Path, fault: str, caplog: pytest.LogCaptureFixture
+def test_an_archive_that_is_away_is_invisible_to_callers(
+    tmp_path: Path, endpoint: Path
 ) -> None:
     settings = told(tmp_path)
-    if fault == "spool":
-        (tmp_path / "spool.sqlite").mkdir()
-    else:
-        (tmp_path / "images" / ".online").write_text("no folder")
+    archive = tmp_path / "images" / ".online"
+    archive.write_text("no folder")
+    with opened(settings) as client:
+        said = [ask(client, number) for number in range(5)]
+        until(lambda: client.get("/health").json["collector"]["last_error"])
+        assert client.get("/health").json["collector"]["waiting"] == 5
+        assert not (tmp_path / "tables").exists()
+
+        archive.unlink()
+        until(lambda: client.get("/health").json["collector"]["waiting"] == 0)
+
+    assert all(one["collected"] for one in said)
+    assert len(table(tmp_path)) == 5
+    for number, one in enumerate(said):
+        assert (tmp_path / "images" / one["image_id"]).read_bytes() == picture(number)
+
+
+def test_an_image_is_scored_by_its_id_before_it_is_archived(
+    tmp_path: Path, endpoint: Path
+) -> None:
+    settings = told(tmp_path)
+    (tmp_path / "images" / ".online").write_text("no folder")
+    with opened(settings) as client:
+        one, other = ask(client, 5), ask(client, 6)
+        again = client.post("/score", json={"image_id": one["image_id"]})
+        strange = client.post("/score", json={"image_id": ".online/no/such.png"})
+
+    assert one["image_id"] != other["image_id"]
+    assert again.json["probabilities"] == one["probabilities"]
+    assert strange.status_code == 404
+
+
+def test_what_cannot_be_kept_is_answered_all_the_same(
+    tmp_path: Path, endpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = told(tmp_path)
+    (tmp_path / "spool.sqlite").mkdir()
     with opened(settings) as client:
         said = [ask(client, number) for number in range(3)]
         health = client.get("/health")
 
     assert [one["collected"] for one in said] == [False] * 3
-    assert all(("image_id" in one) == (fault == "spool") for one in said)
+    assert all("image_id" in one for one in said)
     assert health.status_code == 200
     assert health.json["not_collected"] == 3
     assert caplog.text.count("Answers go on and are not collected") == 1

@@ -37,7 +37,6 @@ from active_learning.errors import (
     SettingsError,
     SinkAwayError,
     SpoolFullError,
-    TelemetryError,
 )
 from active_learning.imaging.archive import ImageArchive
 from active_learning.imaging.writing import png_bytes
@@ -488,23 +487,20 @@ def test_an_answer_becomes_the_row_that_a_batch_makes_of_it(tmp_path: Path) -> N
 # --- images ---
 
 
-def test_an_image_is_archived_before_its_prediction_is_kept(tmp_path: Path) -> None:
-    waiting = spool(tmp_path)
-    seen: list[int] = []
+def test_an_image_is_archived_before_its_row_is_delivered(tmp_path: Path) -> None:
+    seen: list[bytes] = []
 
-    class Watching(ImageArchive):
-        def put(self, data: bytes) -> str:
-            name = super().put(data)
-            seen.append(len(waiting))
-            return name
+    class Looking(FolderSink):
+        def append(self, table: str, rows: pa.Table, batch: str) -> None:
+            names = rows["image_id"].to_pylist()
+            seen.extend((tmp_path / "images" / name).read_bytes() for name in names)
+            super().append(table, rows, batch)
 
-    archive = Watching(str(tmp_path / "images"))
-    with Collector(waiting, FolderSink(tmp_path), SETTINGS, archive) as collecting:
+    archive = ImageArchive(str(tmp_path / "images"))
+    with Collector(spool(tmp_path), Looking(tmp_path), SETTINGS, archive) as collecting:
         collecting.collect(answer(image_id=None), image=PNG)
 
-    [name] = Parts(tmp_path / "predictions", "predictions").read()["image_id"]
-    assert seen == [0]
-    assert (tmp_path / "images" / name.as_py()).read_bytes() == PNG
+    assert seen == [PNG]
 
 
 def test_the_row_of_an_archived_image_draws_by_its_own_name(tmp_path: Path) -> None:
@@ -523,11 +519,10 @@ def test_the_row_of_an_archived_image_draws_by_its_own_name(tmp_path: Path) -> N
     ("image", "root", "error"),
     [
         (b"no image", "images", ImageError),
-        (PNG, "file", TelemetryError),
         (PNG, None, SettingsError),
         (None, "images", ImageIdError),
     ],
-    ids=["no image", "no place", "no archive", "no name"],
+    ids=["no image", "no archive", "no name"],
 )
 def test_a_prediction_whose_image_cannot_be_kept_is_not_acknowledged(
     tmp_path: Path,
@@ -535,7 +530,6 @@ def test_a_prediction_whose_image_cannot_be_kept_is_not_acknowledged(
     root: str | None,
     error: type[Exception],
 ) -> None:
-    (tmp_path / "file").touch()
     archive = ImageArchive(str(tmp_path / root)) if root else None
     waiting = spool(tmp_path)
     collecting = Collector(waiting, FolderSink(tmp_path), SETTINGS, archive)

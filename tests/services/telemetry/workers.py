@@ -5,15 +5,20 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from active_learning.errors import SinkAwayError, SpoolFullError
+from active_learning.errors import FrozenError, SinkAwayError, SpoolFullError
+from active_learning.imaging.archive import ImageArchive, NamedImage
+from active_learning.imaging.writing import png_bytes
 from active_learning.services.telemetry.collector import (
     Collector,
     CollectorSettings,
@@ -76,6 +81,26 @@ def spool(folder: Path, max_rows: int = 100_000) -> Spool:
 
 def collector(folder: Path, sink: FolderSink | None = None) -> Collector:
     return Collector(spool(folder), sink or FolderSink(folder), SETTINGS)
+
+
+def png(number: int) -> bytes:
+    """A file of noise; each number is another one."""
+    noise = np.random.default_rng(number).integers(0, 256, (20, 20), dtype=np.uint8)
+    return png_bytes(noise, 1)
+
+
+def archiving(
+    folder: Path,
+    archive: type[ImageArchive] = ImageArchive,
+    sink: FolderSink | None = None,
+    **changed: Any,
+) -> Collector:
+    """One that keeps images and delivers when it is told to; its thread has ended."""
+    waiting = Spool(folder / "spool.db", **{"max_rows": 100_000, **changed})
+    kept = archive(str(folder / "images"))
+    collecting = Collector(waiting, sink or FolderSink(folder), SETTINGS, kept)
+    collecting.close(0)
+    return collecting
 
 
 def delivered(folder: Path) -> list[str]:
@@ -145,6 +170,45 @@ def fill_the_journal(folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     waiting.put(["last"])
     say("last")
+
+
+def collect_images(folder: Path, first: str) -> None:
+    """Collect images for ever, and deliver."""
+    kept = ImageArchive(str(folder / "images"))
+    waiting = Spool(folder / "spool.db", 100_000)
+    collecting = Collector(waiting, FolderSink(folder), SETTINGS, kept)
+    for number in count(int(first)):
+        say(collecting.collect(prediction(f"{number}"), png(number)))
+
+
+def die_while_archiving(folder: Path) -> None:
+    """Collect three images, and be killed when the first of them is archived."""
+
+    class Deadly(ImageArchive):
+        def keep(self, images: Sequence[NamedImage]) -> list[FrozenError]:
+            super().keep(images[:1])
+            os.kill(os.getpid(), signal.SIGKILL)
+            return []
+
+    collecting = archiving(folder, Deadly)
+    for number in range(3):
+        say(collecting.collect(prediction(f"{number}"), png(number)))
+    collecting.drain_once()
+
+
+def fill_the_images(folder: Path) -> None:
+    """Collect images until no file may grow, then until it may."""
+    collecting = archiving(folder)
+    say(collecting.collect(prediction("first")))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
+    try:
+        for number in range(10_000):
+            say(collecting.collect(prediction(f"{number}"), png(number)))
+    except SpoolFullError as exc:
+        say(f"told: {exc}")
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    say(collecting.collect(prediction("99999"), png(99999)))
 
 
 def jump_back(folder: Path) -> None:
@@ -291,9 +355,12 @@ WORKERS = {
     worker.__name__: worker
     for worker in (
         collect,
+        collect_images,
         deliver,
         die_after_append,
+        die_while_archiving,
         fill_the_disk,
+        fill_the_images,
         fill_the_journal,
         fork,
         fork_and_close,

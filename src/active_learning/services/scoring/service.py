@@ -76,7 +76,7 @@ class ScoringService:
         store: Images that requests name; where ``archive`` keeps those that they send.
         limits: What a request may ask for.
         collector: Takes predictions; ``None`` keeps nothing.
-        archive: Takes images that came with requests.
+        archive: Names images that came with requests; the collector takes them there.
         flush_s: So long ``close`` may deliver what was collected.
     """
 
@@ -123,12 +123,17 @@ class ScoringService:
                 retry_s=settings.retry_s,
                 wait_s=settings.deployment_wait_s,
             ).watch()
+        archive = ImageArchive(
+            settings.images,
+            prefix=settings.archive,
+            power_cut_safe=settings.spool.power_cut_safe,
+        )
         return cls(
             releases,
             settings.images,
             settings.limits,
-            _collector(settings) if settings.collect else None,
-            ImageArchive(settings.images, prefix=settings.archive),
+            _collector(settings, archive) if settings.collect else None,
+            archive,
             settings.flush_s,
         )
 
@@ -246,6 +251,18 @@ class ScoringService:
             raise RequestError(status, f"{_whose(asked)}: {exc}.") from exc
 
     def _read(self, image_id: str) -> bytes:
+        """From the store, or from those that were sent and are on their way there."""
+        try:
+            return self._from_store(image_id)
+        except RequestError:
+            sent = image_id.startswith(f"{self._archive.prefix}/")
+            if self._collector is None or not sent:
+                raise
+        waiting = self._collector.waiting_image(image_id)
+        # It may have got to the store meanwhile.
+        return self._from_store(image_id) if waiting is None else waiting
+
+    def _from_store(self, image_id: str) -> bytes:
         # A store is a snapshot, and remembers each name that it was asked for.
         store = ImageStore(self._store, cache=None, max_pixels=self._limits.max_pixels)
         try:
@@ -288,12 +305,13 @@ class ScoringService:
     ) -> tuple[str | None, bool]:
         """The image's name, if it has one, and whether the prediction was kept."""
         asked = scored.asked
-        image_id = asked.image_id
+        image_id, image = asked.image_id, None
         try:
             if asked.content is not None:
-                image_id = self._archive.put(asked.content, decoded=True)
+                image = self._archive.named(asked.content, decoded=True)
+                image_id = image.image_id
             prediction = Prediction.of(
-                image_id,
+                asked.image_id,
                 scored.probabilities.tolist(),
                 model.classes,
                 model.model_name,
@@ -302,7 +320,7 @@ class ScoringService:
                 scored_at=datetime.now(UTC),
                 prediction_id=prediction_id,
             )
-            collector.collect(prediction)
+            collector.collect(prediction, image)
         except (ActiveLearningError, OSError) as exc:
             self._note_lost(exc)
             return image_id, False
@@ -375,14 +393,14 @@ def stop() -> None:
         service.close()
 
 
-def _collector(settings: ServingSettings) -> Collector:
+def _collector(settings: ServingSettings, archive: ImageArchive) -> Collector:
     spool = Spool(
         settings.spool.path,
         settings.spool.max_rows,
         settings.spool.power_cut_safe,
     )
     sink = connect_sink(settings.telemetry.backend, settings.telemetry.database)
-    collector = Collector(spool, sink, settings.collector)
+    collector = Collector(spool, sink, settings.collector, archive)
     # What a process that was killed had acknowledged waits in the spool.
     collector.start()
     return collector

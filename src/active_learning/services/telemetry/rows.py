@@ -339,7 +339,8 @@ def is_vector(
 ) -> bool | npt.NDArray[np.bool_]:
     """Whether rows of these lowest values and sums are probability vectors."""
     # Written so that a NaN, which compares false with everything, is wrong too.
-    return (lows >= 0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
+    near_one = (sums - 1 <= SUM_TOLERANCE) & (1 - sums <= SUM_TOLERANCE)
+    return (lows >= 0) & near_one
 
 
 def what_it_holds(low: float, total: float) -> str:

@@ -6,7 +6,8 @@ cannot take it back, and a power cut cannot either where that was asked for.
 A row that comes alone, as in a server each does, is written to a journal beside the
 SQLite file, which costs a caller a tenth of a transaction. Whoever asks the tables next
 moves the journal's rows into them first, and notes in the same transaction how far it
-read: killed before the journal is cleared, it is read on from there.
+read: killed before the journal is cleared, it is read on from there. An image that
+comes with a row is kept beside them before the row is, see ``images``.
 
 Whoever writes holds a file lock while it does. SQLite has a lock of its own, but waits
 for it by sleeping and asking again, up to a tenth of a second late; the kernel wakes
@@ -23,32 +24,22 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from mmap import mmap
 from pathlib import Path
 from struct import Struct
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 from weakref import WeakSet
 
 from active_learning.errors import SpoolFullError, TelemetryError
+from active_learning.imaging.archive import ImageArchive, NamedImage
+from active_learning.services.telemetry import queue
+from active_learning.services.telemetry.images import WaitingImages, archive_images
 from active_learning.services.telemetry.journal import Journal, Mark
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-# AUTOINCREMENT: a number that was used once names no other row, or two batches would
-# bear one name and the sink would take the second for the first.
-_TABLES = """
-CREATE TABLE IF NOT EXISTS spool (only INTEGER PRIMARY KEY CHECK (only = 1), uuid TEXT);
-CREATE TABLE IF NOT EXISTS queue (seq INTEGER PRIMARY KEY AUTOINCREMENT, row TEXT);
-CREATE TABLE IF NOT EXISTS journal
-    (only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT, read INTEGER);
-CREATE TABLE IF NOT EXISTS claimed
-    (only INTEGER PRIMARY KEY CHECK (only = 1), first INTEGER, last INTEGER);
-CREATE TABLE IF NOT EXISTS rejected (seq INTEGER PRIMARY KEY, row TEXT, reason TEXT);
-"""
-# Two questions: SQLite finds one end of a table at once, but scans for both.
-_ENDS = "SELECT (SELECT min(seq) FROM queue), (SELECT max(seq) FROM queue)"
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
@@ -61,24 +52,12 @@ _STRANGER_S = 5.0
 _LONGEST_LOG = 1 << 24
 _FOLD_EVERY = 20
 
-# What the lock's file holds: rows that wait, those of the journal among them.
-_COUNT = Struct("<q")
-
-
-class Claim(NamedTuple):
-    """Rows that one drainer is to deliver.
-
-    Attributes:
-        batch: The same for the same rows, also after a crash.
-        first: Number of the first row.
-        last: Number of the last row; none between is missing.
-        rows: As they were put, in their order.
-    """
-
-    batch: str
-    first: int
-    last: int
-    rows: tuple[str, ...]
+# What the lock's file holds: rows that wait, those of the journal among them, and the
+# number of the file that takes images.
+_NOTES = Struct("<qq")
+_NOTE = Struct("<q")
+# More than may wait anywhere: the tables are asked.
+_UNKNOWN = 1 << 62
 
 
 class Spool:
@@ -88,15 +67,20 @@ class Spool:
     is first used.
 
     Args:
-        path: The SQLite file; its folder is made. Two locks and a journal lie beside
-            it.
+        path: The SQLite file; its folder is made. Two locks, a journal and files of
+            images lie beside it.
         max_rows: So many may wait.
         power_cut_safe: Waits for the disk at every ``put``: a power cut then loses
             nothing either, and a ``put`` takes as long as the disk does.
+        max_image_bytes: So many bytes of images may wait, and one file of them more.
     """
 
     def __init__(
-        self, path: Path | str, max_rows: int, power_cut_safe: bool = False
+        self,
+        path: Path | str,
+        max_rows: int,
+        power_cut_safe: bool = False,
+        max_image_bytes: int = 1 << 32,
     ) -> None:
         """Remember where; the file is made by the first use."""
         self.path = Path(path).absolute()
@@ -106,28 +90,34 @@ class Spool:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._writing: int | None = None
+        self._notes: mmap | None = None
         self._draining: int | None = None
         self._journal = Journal(Path(f"{self.path}.journal"))
+        self._images = WaitingImages(self.path, max_image_bytes)
         self._transactions = 0
         _spools.add(self)
 
     def __len__(self) -> int:
         """Rows that wait, claimed ones among them."""
-        return self._transact(_waiting)
+        return self._transact(queue.waiting)
 
-    def put(self, rows: Sequence[str]) -> None:
+    def put(self, rows: Sequence[str], image: NamedImage | None = None) -> None:
         """Keep rows; when this returns, they are safe.
+
+        Args:
+            rows: To be delivered in this order.
+            image: Is archived before they are delivered.
 
         Raises:
             SpoolFullError: There is no room, in the spool or on the disk; none of the
                 rows was kept.
             TelemetryError: The spool cannot be used; none of the rows was kept.
         """
-        if len(rows) == 1 and self._append(rows[0]):
+        if len(rows) == 1 and self._append(rows[0], image):
             return
 
         def insert(connection: sqlite3.Connection) -> None:
-            waiting = _waiting(connection)
+            waiting = queue.waiting(connection)
             if waiting + len(rows) > self.max_rows:
                 raise SpoolFullError(
                     f"The spool {self.path} holds {waiting} of at most {self.max_rows} "
@@ -135,11 +125,13 @@ class Spool:
                     "is away, or slower than they come. Nothing more is collected "
                     "until it is back."
                 )
-            _insert(connection, rows)
+            if image is not None:
+                self._add_image(image, self._images_number())
+            queue.insert(connection, rows)
 
         self._transact(insert)
 
-    def claim(self, limit: int) -> Claim | None:
+    def claim(self, limit: int) -> queue.Claim | None:
         """Take the oldest rows to deliver them, unless somebody else does so now.
 
         What is claimed is written down: whoever claims after a crash is given the same
@@ -153,15 +145,42 @@ class Spool:
         """
         if not self._begin_to_drain():
             return None
-        claim: Claim | None = None
+        claim: queue.Claim | None = None
+
+        def take(connection: sqlite3.Connection) -> queue.Claim | None:
+            found = queue.claimed(connection, limit)
+            if found is not None:
+                self._end_images_file(self._images_number())
+            return found
+
         try:
-            claim = self._transact(lambda connection: _claimed(connection, limit))
+            claim = self._transact(take)
         finally:
             if claim is None:
                 self.release()
         return claim
 
-    def done(self, claim: Claim, rejected: Mapping[int, str] | None = None) -> None:
+    def archive_images(self, archive_at: Callable[[str], ImageArchive]) -> None:
+        """Archive every image that came with or before the rows of a claim.
+
+        Args:
+            archive_at: Gives the archive of a store's root.
+
+        Raises:
+            OSError: A store is away or full; its images go on waiting.
+        """
+        with self._mutex:
+            number = self._images_number()
+        for path in self._images.before(number):
+            archive_images(path, archive_at)
+
+    def waiting_image(self, root: str, image_id: str) -> bytes | None:
+        """An image that was put and is not archived yet, if there is one."""
+        return self._images.find(root, image_id)
+
+    def done(
+        self, claim: queue.Claim, rejected: Mapping[int, str] | None = None
+    ) -> None:
         """Forget rows that were delivered, and give the claim back.
 
         Args:
@@ -172,19 +191,7 @@ class Spool:
         """
 
         def forget(connection: sqlite3.Connection) -> None:
-            if not claim.batch.startswith(_uuid(connection)):
-                return  # The file was set aside since; these are another's numbers.
-            connection.executemany(
-                "INSERT INTO rejected (seq, row, reason) VALUES (?, ?, ?)",
-                [
-                    (claim.first + place, claim.rows[place], reason)
-                    for place, reason in (rejected or {}).items()
-                ],
-            )
-            connection.execute(
-                "DELETE FROM queue WHERE seq BETWEEN ? AND ?", (claim.first, claim.last)
-            )
-            connection.execute("DELETE FROM claimed WHERE first = ?", (claim.first,))
+            queue.forget(connection, claim, rejected or {})
 
         try:
             self._transact(forget)
@@ -220,11 +227,10 @@ class Spool:
         with self._mutex:
             self._disconnect()
             self._journal.close()
-            if self._writing is not None:
-                os.close(self._writing)
-                self._writing = None
+            self._images.close()
+            self._close_lock()
 
-    def _append(self, row: str) -> bool:
+    def _append(self, row: str, image: NamedImage | None) -> bool:
         """Put one row into the journal: a tenth of what a transaction costs.
 
         Returns:
@@ -234,33 +240,77 @@ class Spool:
             return False
         with self._mutex:
             # Whether the tables can be used at all is known once they are open.
-            if self._connection is None or self._writing is None:
+            if self._connection is None or self._notes is None:
                 return False
-            flock(self._writing, LOCK_EX)
+            lock = self._opened_lock()
+            flock(lock, LOCK_EX)
             try:
-                count = os.pread(self._writing, _COUNT.size, 0)
-                if len(count) < _COUNT.size:
+                waiting, number = _NOTES.unpack_from(self._notes)
+                if waiting >= self.max_rows:
                     return False
-                (waiting,) = _COUNT.unpack(count)
-                if waiting >= self.max_rows or not self._journal.append(row):
+                if image is not None:
+                    self._add_image(image, number)
+                if not self._journal.append(row):
                     return False
-                os.pwrite(self._writing, _COUNT.pack(waiting + 1), 0)
+                _NOTE.pack_into(self._notes, 0, waiting + 1)
             except OSError as exc:
                 raise self._no_room(exc) from exc
             finally:
-                flock(self._writing, LOCK_UN)
+                flock(lock, LOCK_UN)
         return True
+
+    def _add_image(self, image: NamedImage, number: int) -> None:
+        try:
+            is_full = self._images.append(number, image, self.power_cut_safe)
+        except OSError as exc:
+            raise self._no_room(exc) from exc
+        if is_full:
+            self._end_images_file(number)
+
+    def _end_images_file(self, number: int) -> None:
+        """Let the next image go to the next file."""
+        _NOTE.pack_into(self._opened_notes(), _NOTE.size, number + 1)
+
+    def _images_number(self) -> int:
+        """Of the file that takes images."""
+        return int(_NOTES.unpack_from(self._opened_notes())[1])
+
+    def _opened_notes(self) -> mmap:
+        """What the lock's file holds, as memory that the processes share."""
+        if self._notes is None:
+            lock = self._opened_lock()
+            try:
+                if os.fstat(lock).st_size < _NOTES.size:
+                    # Written, as a full disk can refuse that and cannot refuse memory.
+                    number = self._images.next_number()
+                    os.pwrite(lock, _NOTES.pack(_UNKNOWN, number), 0)
+                self._notes = mmap(lock, _NOTES.size)
+            except OSError as exc:
+                raise self._no_room(exc) from exc
+        return self._notes
+
+    def _opened_lock(self) -> int:
+        if self._writing is None:
+            self._writing = self._open_beside(".lock")
+        return self._writing
+
+    def _close_lock(self) -> None:
+        if self._notes is not None:
+            self._notes.close()
+            self._notes = None
+        if self._writing is not None:
+            os.close(self._writing)
+            self._writing = None
 
     def _transact(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
         with self._mutex:
             # No other process writes meanwhile; a killed one gives its place back.
-            if self._writing is None:
-                self._writing = self._open_beside(".lock")
-            lock = self._writing
+            lock = self._opened_lock()
             flock(lock, LOCK_EX)
             try:
+                self._opened_notes()
                 result, waiting = self._try_twice(action)
-                self._forget_journal(lock, waiting)
+                self._forget_journal(waiting)
             finally:
                 flock(lock, LOCK_UN)
         return result
@@ -286,7 +336,7 @@ class Spool:
         try:
             self._take_in(connection)
             result = action(connection)
-            waiting = _waiting(connection)
+            waiting = queue.waiting(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -310,13 +360,13 @@ class Spool:
                 "was kept of this."
             ) from exc
         if mark is not None and mark != found:
-            _insert(connection, rows)
+            queue.insert(connection, rows)
             connection.execute("REPLACE INTO journal VALUES (1, ?, ?)", mark)
 
-    def _forget_journal(self, lock: int, waiting: int) -> None:
+    def _forget_journal(self, waiting: int) -> None:
         try:
             self._journal.clear()
-            os.pwrite(lock, _COUNT.pack(waiting), 0)
+            _NOTE.pack_into(self._opened_notes(), 0, waiting)
         except OSError as exc:
             # The mark in the tables tells which of its rows are there already.
             logger.warning("The journal of %s stays as it is: %s", self.path, exc)
@@ -384,7 +434,7 @@ class Spool:
             connection.execute("PRAGMA journal_size_limit = 0")
             level = "FULL" if self.power_cut_safe else "NORMAL"
             connection.execute(f"PRAGMA synchronous = {level}")
-            connection.executescript(_TABLES)
+            connection.executescript(queue.TABLES)
             connection.execute(
                 "INSERT OR IGNORE INTO spool VALUES (1, ?)", (uuid4().hex,)
             )
@@ -429,41 +479,6 @@ class Spool:
         )
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[str]) -> None:
-    connection.executemany(
-        "INSERT INTO queue (row) VALUES (?)", [(row,) for row in rows]
-    )
-
-
-def _waiting(connection: sqlite3.Connection) -> int:
-    # Rows come and go at the ends alone, so that their numbers have no gaps.
-    first, last = connection.execute(_ENDS).fetchone()
-    return 0 if first is None else int(last - first + 1)
-
-
-def _uuid(connection: sqlite3.Connection) -> str:
-    return str(connection.execute("SELECT uuid FROM spool").fetchone()[0])
-
-
-def _claimed(connection: sqlite3.Connection, limit: int) -> Claim | None:
-    earlier = connection.execute("SELECT first, last FROM claimed").fetchone()
-    if earlier is None:
-        found = connection.execute(
-            "SELECT seq, row FROM queue ORDER BY seq LIMIT ?", (limit,)
-        ).fetchall()
-    else:
-        found = connection.execute(
-            "SELECT seq, row FROM queue WHERE seq BETWEEN ? AND ? ORDER BY seq", earlier
-        ).fetchall()
-    if not found:
-        return None
-    first, last = found[0][0], found[-1][0]
-    if earlier is None:
-        connection.execute("INSERT INTO claimed VALUES (1, ?, ?)", (first, last))
-    batch = f"{_uuid(connection)}-{first:012d}-{last:012d}"
-    return Claim(batch, first, last, tuple(row for _, row in found))
-
-
 def _code(exc: sqlite3.Error) -> int | None:
     code: int | None = getattr(exc, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
@@ -502,10 +517,11 @@ def _after_fork_in_child() -> None:
         # A lock belongs to all who hold its descriptor: a child that kept it would
         # keep the lock beyond the death of the parent.
         spool._journal.close()
-        for descriptor in (spool._writing, spool._draining):
-            if descriptor is not None:
-                os.close(descriptor)
-        spool._writing = spool._draining = None
+        spool._images.close()
+        spool._close_lock()
+        if spool._draining is not None:
+            os.close(spool._draining)
+            spool._draining = None
 
 
 os.register_at_fork(
