@@ -55,8 +55,9 @@ class Server(NamedTuple):
     process: psutil.Process
 
     def cpu_s(self) -> float:
-        """Processor time of its workers so far."""
-        times = [worker.cpu_times() for worker in self.process.children()]
+        """Processor time of its workers so far, and of what they have started."""
+        every = self.process.children(recursive=True)
+        times = [worker.cpu_times() for worker in every]
         return sum(one.user + one.system for one in times)
 
 

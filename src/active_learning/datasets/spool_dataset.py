@@ -1,5 +1,6 @@
 """Predictions that a scoring service answered and has not delivered."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -7,6 +8,7 @@ import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
 from active_learning.imaging.archive import ImageArchive
+from active_learning.imaging.waiting import archive_images
 from active_learning.schemas import PREDICTIONS, empty_frame
 from active_learning.services.telemetry.queue import Claim
 from active_learning.services.telemetry.spool import Spool
@@ -66,7 +68,7 @@ class SpoolDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         from active_learning.services.telemetry.collector import parse_rows
 
         try:
-            spool.archive_images(ImageArchive)
+            spool.archive_images(partial(archive_images, archive_at=ImageArchive))
             rows, _, rejected = parse_rows(claim.rows)
         except BaseException:
             spool.close()

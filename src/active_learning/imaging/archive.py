@@ -58,6 +58,7 @@ class ImageArchive:
     Attributes:
         root: The store's, the same wherever the process works.
         prefix: The archive's own folder below it.
+        is_local: Whether the store is a folder of this machine.
 
     Raises:
         ImageIdError: The prefix is no place inside the store.
@@ -73,8 +74,8 @@ class ImageArchive:
         """Describe the place; nothing is touched yet."""
         check_image_ids([prefix])
         self._place = place_at(root, storage_options)
-        local = isinstance(self._place, LocalPlace)
-        self.root = self._place.root if local else root
+        self.is_local = isinstance(self._place, LocalPlace)
+        self.root = self._place.root if self.is_local else root
         self.prefix = prefix
         self._power_cut_safe = power_cut_safe
 

@@ -10,11 +10,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import BytesIO
 from json.encoder import encode_basestring_ascii
+from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -35,7 +36,9 @@ from active_learning.errors import (
     TelemetryError,
 )
 from active_learning.imaging.archive import ImageArchive, NamedImage
+from active_learning.imaging.archivist import Archivist
 from active_learning.imaging.ids import check_image_ids
+from active_learning.imaging.waiting import Archived, archive_images
 from active_learning.parameters import Parameters
 from active_learning.schemas import PREDICTIONS, to_arrow
 from active_learning.services.telemetry import Sink
@@ -54,6 +57,8 @@ logger = logging.getLogger(__name__)
 _TABLE = "predictions"
 _KEY = ("prediction_id",)
 _random = SystemRandom()
+# Bytes of images that are handed over; fewer are sooner archived than told of.
+_WORTH_A_PROCESS = 1 << 16
 
 
 class CollectorSettings(Parameters):
@@ -219,6 +224,7 @@ class Collector:
         self._sink = sink
         self._settings = settings
         self._archive = archive
+        self._archivist = Archivist(spool.power_cut_safe)
         self._counts = {"spooled": 0, "delivered": 0, "rejected": 0}
         self._last_error: str | None = None
         self._renew_threading()
@@ -323,12 +329,15 @@ class Collector:
             SinkAwayError: The table cannot be reached now; the rows stay.
             OSError: Likewise, or the store of their images.
         """
+        return self._drain(self._archive_here)
+
+    def _drain(self, archive: Callable[[Path], Archived]) -> int:
         with self._draining:
             claim = self._spool.claim(self._settings.batch_rows)
             if claim is None:
                 return 0
             try:
-                self._spool.archive_images(self._archive_at)
+                self._spool.archive_images(archive)
                 rows, places, rejected = parse_rows(claim.rows)
                 refused = self._deliver(rows, claim.batch)
                 rejected |= {places[n]: reason for n, reason in refused.items()}
@@ -357,6 +366,8 @@ class Collector:
         with self._starting:
             self._closing.set()
         if self._thread is not None and self._thread.is_alive():
+            # It archives here what was under way there: that is sooner done.
+            self._archivist.interrupt()
             self._thread.join(timeout_s)
         else:
             self._flush()
@@ -399,6 +410,21 @@ class Collector:
             )
         return self._archive.named(image)
 
+    def _archive_here(self, path: Path) -> Archived:
+        return archive_images(path, self._archive_at)
+
+    def _archive_beside(self, path: Path) -> Archived:
+        """In a process of its own, where that is worth it and the store a folder.
+
+        Waiting for a remote store, a thread is in nobody's way; and another process
+        does not know how to reach it.
+        """
+        remote = self._archive is not None and not self._archive.is_local
+        few = path.stat().st_size < _WORTH_A_PROCESS
+        if remote or few or self._closing.is_set():
+            return self._archive_here(path)
+        return self._archivist.archive(path)
+
     def _archive_at(self, root: str) -> ImageArchive:
         """Our own, or that of another collector which shared the spool."""
         if self._archive is not None and self._archive.root == root:
@@ -410,8 +436,10 @@ class Collector:
         try:
             while not self._closing.is_set():
                 try:
-                    n_rows = self.drain_once()
+                    n_rows = self._drain(self._archive_beside)
                 except (TelemetryError, OSError) as exc:
+                    if self._closing.is_set():
+                        break
                     self._note(exc)
                     self._closing.wait(_random.uniform(back_off_s / 2, back_off_s))
                     back_off_s = min(2 * back_off_s, self._settings.back_off_max_s)
@@ -423,6 +451,8 @@ class Collector:
         except BaseException as exc:
             self._note(exc)
             raise
+        finally:
+            self._archivist.close()
 
     def _flush(self) -> None:
         try:

@@ -7,7 +7,7 @@ A row that comes alone, as in a server each does, is written to a journal beside
 SQLite file, which costs a caller a tenth of a transaction. Whoever asks the tables next
 moves the journal's rows into them first, and notes in the same transaction how far it
 read: killed before the journal is cleared, it is read on from there. An image that
-comes with a row is kept beside them before the row is, see ``images``.
+comes with a row is kept beside them before the row is, see ``imaging.waiting``.
 
 Whoever writes holds a file lock while it does. SQLite has a lock of its own, but waits
 for it by sleeping and asking again, up to a tenth of a second late; the kernel wakes
@@ -32,9 +32,9 @@ from uuid import uuid4
 from weakref import WeakSet
 
 from active_learning.errors import SpoolFullError, TelemetryError
-from active_learning.imaging.archive import ImageArchive, NamedImage
+from active_learning.imaging.archive import NamedImage
+from active_learning.imaging.waiting import Archived, WaitingImages, put_away
 from active_learning.services.telemetry import queue
-from active_learning.services.telemetry.images import WaitingImages, archive_images
 from active_learning.services.telemetry.journal import Journal, Mark
 
 logger = logging.getLogger(__name__)
@@ -160,11 +160,11 @@ class Spool:
                 self.release()
         return claim
 
-    def archive_images(self, archive_at: Callable[[str], ImageArchive]) -> None:
+    def archive_images(self, archive: Callable[[Path], Archived]) -> None:
         """Archive every image that came with or before the rows of a claim.
 
         Args:
-            archive_at: Gives the archive of a store's root.
+            archive: Archives the images of a file and leaves it.
 
         Raises:
             OSError: A store is away or full; its images go on waiting.
@@ -172,7 +172,7 @@ class Spool:
         with self._mutex:
             number = self._images_number()
         for path in self._images.before(number):
-            archive_images(path, archive_at)
+            put_away(path, archive(path))
 
     def waiting_image(self, root: str, image_id: str) -> bytes | None:
         """An image that was put and is not archived yet, if there is one."""

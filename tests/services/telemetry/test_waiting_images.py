@@ -4,9 +4,11 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fsspec
+import psutil
 import pytest
 from tests.services.telemetry.workers import (
     ROOT,
@@ -151,6 +153,28 @@ def test_a_store_that_is_away_keeps_rows_and_images_waiting(tmp_path: Path) -> N
 
     assert collecting.drain_once() == 3
     check(tmp_path, [0, 1, 2])
+
+
+def test_many_images_are_archived_by_a_process_of_their_own(tmp_path: Path) -> None:
+    before = archiving(tmp_path)
+    for number in range(200):
+        before.collect(prediction(f"{number}"), png(number))
+    before.close(0)
+    waiting = Spool(tmp_path / "spool.db", 100_000)
+    archive = ImageArchive(str(tmp_path / "images"))
+
+    with Collector(waiting, FolderSink(tmp_path), SETTINGS, archive) as collecting:
+        collecting.start()
+        deadline = time.monotonic() + 60
+        while collecting.status()["waiting"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        beside = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+
+    check(tmp_path, list(range(200)))
+    assert sum("imaging.archivist" in command for command in beside) == 1
+    after = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert not any("imaging.archivist" in command for command in after)
 
 
 def test_a_table_that_is_away_does_not_keep_images_waiting(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
+from typing import NamedTuple
 from zlib import crc32
 
 from active_learning.imaging.archive import ImageArchive, NamedImage
@@ -139,42 +140,64 @@ class WaitingImages:
                 yield int(number), self._beside.with_name(name)
 
 
-def archive_images(path: Path, archive_at: Callable[[str], ImageArchive]) -> None:
-    """Archive all images of a file that takes no more, and remove it.
+class Archived(NamedTuple):
+    """What became of the images of a file.
 
-    Killed at any moment, it is done again: what an archive has is there once. An image
-    whose name has another content in its store will never be archived. That is told,
-    the file is kept under another suffix, and no row waits for it.
+    Attributes:
+        refused: Why some were: another content has their name in the store.
+        n_cut_off: Had been cut off while they were written, before anybody was told
+            that they are kept.
+    """
+
+    refused: list[str]
+    n_cut_off: int
+
+
+def archive_images(path: Path, archive_at: Callable[[str], ImageArchive]) -> Archived:
+    """Archive all images of a file; it stays.
+
+    Killed at any moment, it is done again: what an archive has is there once.
 
     Args:
         path: One of ``WaitingImages.before``.
         archive_at: Gives the archive of a store's root.
 
     Raises:
-        OSError: A store is away or full; the file stays.
+        OSError: A store is away or full.
     """
     images, n_cut_off = _read(path)
-    if n_cut_off:
-        logger.warning(
-            "%d images in %s had been cut off while they were written, before anybody "
-            "was told that they are kept, and are left out",
-            n_cut_off,
-            path,
-        )
     by_root: dict[str, list[NamedImage]] = {}
     for image in images:
         by_root.setdefault(image.root, []).append(image)
     refused = [
-        reason for root in by_root for reason in archive_at(root).keep(by_root[root])
+        str(reason)
+        for root, some in by_root.items()
+        for reason in archive_at(root).keep(some)
     ]
-    if refused:
+    return Archived(refused, n_cut_off)
+
+
+def put_away(path: Path, archived: Archived) -> None:
+    """Remove a file whose images are archived, and tell what was not.
+
+    An image that was refused will never be archived. The file is kept then under
+    another suffix, and no row waits for it.
+    """
+    if archived.n_cut_off:
+        logger.warning(
+            "%d images in %s had been cut off while they were written, before anybody "
+            "was told that they are kept, and are left out",
+            archived.n_cut_off,
+            path,
+        )
+    if archived.refused:
         aside = path.with_name(f"{path.name}.refused")
         path.rename(aside)
         logger.error(
             "%d images were refused by their archive and are kept in %s; the first: %s",
-            len(refused),
+            len(archived.refused),
             aside,
-            refused[0],
+            archived.refused[0],
         )
     else:
         path.unlink()
