@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from active_learning.errors import FrozenError, ImageError
+from active_learning.files import force_to_disk
 from active_learning.imaging.decode import reader_of
 from active_learning.imaging.ids import check_image_ids
 from active_learning.imaging.places import LocalPlace, place_at
@@ -201,8 +202,4 @@ def _flush(root: Path, image_id: str) -> None:
     file = root / image_id
     n_folders = image_id.count("/") + 1
     for path in (file, *list(file.parents)[:n_folders]):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        force_to_disk(path)

@@ -52,23 +52,26 @@ class Archivist:
 
     def interrupt(self) -> None:
         """End the process from another thread: a call under way raises OSError."""
-        process = self._process
-        if process is not None and self._owner == os.getpid():
+        process = self._running()
+        if process is not None:
             process.kill()
 
     def close(self) -> None:
         """End the process, if there is one."""
-        process, self._process = self._process, None
-        # One that a fork has copied is another's.
-        if process is None or self._owner != os.getpid():
-            return
-        process.kill()
-        process.communicate()
+        process, self._process = self._running(), None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def _running(self) -> subprocess.Popen[str] | None:
+        """The process, if this one has started it: what a fork copied is another's."""
+        return self._process if self._owner == os.getpid() else None
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        if self._process is None or self._owner != os.getpid():
+        process = self._running()
+        if process is None:
             self._owner = os.getpid()
-            self._process = subprocess.Popen(  # noqa: S603  # our own command
+            process = self._process = subprocess.Popen(  # noqa: S603  # our own command
                 _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -78,7 +81,7 @@ class Archivist:
                 # A Ctrl-C is for the process that knows when all is delivered.
                 start_new_session=True,
             )
-        asked, answers = self._process.stdin, self._process.stdout
+        asked, answers = process.stdin, process.stdout
         if asked is None or answers is None:
             raise ValueError("a process without pipes")
         asked.write(f"{json.dumps(question)}\n")

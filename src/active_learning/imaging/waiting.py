@@ -18,6 +18,7 @@ from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
+from active_learning.files import force_to_disk
 from active_learning.imaging.archive import ImageArchive, NamedImage
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class WaitingImages:
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
         self._number = number
         if power_cut_safe:
-            _flush_folder(self._beside.parent)
+            force_to_disk(self._beside.parent)
         return self._file, os.fstat(self._file).st_size
 
     def _found(self) -> Iterator[tuple[int, Path]]:
@@ -251,11 +252,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:  # it has just been archived
         return 0
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
