@@ -142,6 +142,10 @@ class Table(NamedTuple):
     key: tuple[str, ...]
 
 
+# Names and hashes, another in nearly every row: to look for equal ones, or to compress
+# them, takes time and gains next to nothing.
+UNLIKE = frozenset({"content", "image_id", "label_id", "prediction_id", "request_id"})
+
 TABLES: dict[str, Table] = {
     "predictions": Table(PREDICTIONS, key=("prediction_id",)),
     "scored_batch": Table(PREDICTIONS, key=("prediction_id",)),

@@ -13,10 +13,9 @@ from kedro_datasets._typing import TablePreview
 
 from active_learning.errors import FrozenError
 from active_learning.files import WholeFile, file_at
-from active_learning.schemas import fingerprint
+from active_learning.schemas import UNLIKE, fingerprint
 
 _KEY = b"fingerprint"
-_UNIQUE = {"content", "image_id", "label_id", "request_id"}
 
 
 class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -135,14 +134,12 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         table = pa.Table.from_pandas(data, preserve_index=False)
         table = table.replace_schema_metadata({_KEY: stamp.encode()})
         with place as temporary:
-            # Where every row has another value, a dictionary or a compression of names
-            # and hashes takes time and saves next to nothing.
-            repeating = [name for name in table.column_names if name not in _UNIQUE]
+            repeating = [name for name in table.column_names if name not in UNLIKE]
             pq.write_table(
                 table,
                 temporary,
                 use_dictionary=repeating,
-                compression=dict.fromkeys(_UNIQUE & {*table.column_names}, "none")
+                compression=dict.fromkeys(table.column_names, "none")
                 | dict.fromkeys(repeating, "snappy"),
             )
             if self._versions is not None:

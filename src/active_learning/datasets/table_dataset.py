@@ -8,7 +8,7 @@ import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from active_learning.schemas import TABLES, empty_frame, to_arrow
+from active_learning.schemas import TABLES, UNLIKE, empty_frame, to_arrow
 from active_learning.services.telemetry.parts import Parts
 
 
@@ -80,11 +80,9 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         rows = self._read()
         if not len(rows):
             return empty_frame(self._parts.schema)
-        # Equal texts become one object. Of those that name a row no two are equal, and
-        # to look for some takes longer than to read them.
-        unlike = {*self._parts.key, "image_id"}
+        # Equal texts become one object, where there are some.
         columns = {
-            name: rows.column(name).to_pandas(deduplicate_objects=name not in unlike)
+            name: rows.column(name).to_pandas(deduplicate_objects=name not in UNLIKE)
             for name in rows.column_names
         }
         return pd.DataFrame(columns, copy=False)

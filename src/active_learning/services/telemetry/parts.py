@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from active_learning.errors import SchemaError
 from active_learning.files import alone, replacing
-from active_learning.schemas import TABLES
+from active_learning.schemas import TABLES, UNLIKE
 
 logger = logging.getLogger(__name__)
 
@@ -87,12 +87,10 @@ class Parts:
             for name in self.schema.names
             if name in {*_REPEATING, "classes"}
         ]
-        # Names and hashes, another in each row, take time and hardly get any smaller.
-        unlike = {*self.key, "image_id", "request_id"}
         self._compression = {
             f"{field.name}.list.element"
             if pa.types.is_list(field.type)
-            else field.name: ("none" if field.name in unlike else "snappy")
+            else field.name: ("none" if field.name in UNLIKE else "snappy")
             for field in self.schema
         }
         self._footers: dict[tuple[str, int, int], Footer] = {}
