@@ -1,10 +1,34 @@
 """Texts stay with Arrow, whatever they came in as."""
 
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from active_learning.texts import TEXT, hexadecimal, may_hold, to_frame, to_texts
+from active_learning.texts import (
+    TEXT,
+    among,
+    hexadecimal,
+    in_order,
+    may_hold,
+    n_unlike,
+    surely_unlike,
+    to_frame,
+    to_texts,
+)
+
+
+def alike(seed: int) -> list[str]:
+    """Texts that share their beginnings, some with a zero where another ends."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(0, 20, size=random.integers(0, 12))
+    return ["".join(random.choice(list("a\0é\U0001f600"), size)) for size in sizes]
+
+
+LISTS = [[], [""], ["same", "same"], *(alike(seed) for seed in range(200))]
 
 
 @pytest.mark.parametrize(
@@ -42,3 +66,40 @@ def test_a_mark_that_is_there_is_never_missed() -> None:
     assert may_hold(texts, "\ufffd")
     assert not may_hold(texts, "?")
     assert not may_hold(pa.array([], pa.string()), "?")
+
+
+def test_texts_in_order_have_the_order_of_their_characters() -> None:
+    for texts in LISTS:
+        array = pa.array(texts, pa.string())
+        part = pa.array(["before", *texts], pa.large_string()).slice(1)
+
+        assert in_order(array).to_pylist() == sorted(texts)
+        assert in_order(part).to_pylist() == sorted(texts)
+
+
+def test_equal_texts_are_never_taken_for_unlike() -> None:
+    for texts in LISTS:
+        array = pa.array(texts, pa.string())
+
+        assert n_unlike(array) == len(set(texts))
+        assert len(set(texts)) == len(texts) or not surely_unlike(array)
+
+
+def test_digests_are_surely_unlike() -> None:
+    digests = [sha256(bytes([n])).hexdigest() for n in range(200)]
+
+    assert surely_unlike(pa.array(digests))
+    assert not surely_unlike(pa.array([*digests, digests[7]]))
+
+
+@pytest.mark.parametrize("dtype", [object, TEXT])
+def test_texts_are_found_among_others_of_any_kind(dtype: Any) -> None:
+    column = pd.Series(["a", "b", "", None]).astype(dtype)
+
+    assert among(column, pd.Series(["b", "", "c"])).tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not among(column, pd.Series([], dtype=object)).any()

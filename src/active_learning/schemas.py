@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from active_learning.errors import LabelsError, SchemaError
+from active_learning.texts import in_order, to_texts
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -200,20 +201,13 @@ def fingerprint(manifest: pd.DataFrame) -> str:
     Returns:
         64 hexadecimal digits; the same for any order of rows and any file names.
     """
-    # One text for each image, sorted and hashed where Arrow keeps them: bytes of UTF-8
-    # have the order of their characters.
-    content, label = (
-        pa.array(manifest[name]).cast(pa.large_string())
-        for name in ("content", "label")
-    )
-    mark, end = (pa.scalar(text, pa.large_string()) for text in ("\0", "\n"))
-    lines = pc.binary_join_element_wise(content, label, mark)
-    lines = pc.binary_join_element_wise(lines, pa.scalar("", lines.type), end)
-    if isinstance(lines, pa.ChunkedArray):
-        lines = lines.combine_chunks()
-    lines = lines.take(pc.sort_indices(lines))
+    # One text for each image, sorted and hashed where Arrow keeps them.
+    content, label = (to_texts(manifest[name]) for name in ("content", "label"))
+    mark, end, none = (pa.scalar(text, pa.large_string()) for text in ("\0", "\n", ""))
+    lines = pc.binary_join_element_wise(content, mark, label, end, none)
     if not len(lines):
         return sha256().hexdigest()
+    lines = in_order(lines)
     ends = np.frombuffer(lines.buffers()[1], dtype=np.int64)
     return sha256(lines.buffers()[2][: ends[len(lines)]]).hexdigest()
 

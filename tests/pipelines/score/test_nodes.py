@@ -262,6 +262,16 @@ def test_the_store_holds_on_to_no_image_that_was_scored(store: ImageStore) -> No
     assert again["label"].tolist() == ["light"]
 
 
+def test_the_store_of_a_simulation_looks_at_no_file_again(store: ImageStore) -> None:
+    simulated = PARAMS.model_copy(update={"source": "simulation"})
+    before = score(listed("a.png"), store, Brightness(), params=simulated)[-1]
+    Image.new("L", (4, 4), 255).save(Path(store.root) / "a.png")
+
+    again = score(listed("a.png"), store, Brightness(), params=simulated)[-1]
+
+    assert before["label"].tolist() == again["label"].tolist() == ["dark"]
+
+
 N_IMAGES = 240
 
 

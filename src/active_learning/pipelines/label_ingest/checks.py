@@ -28,7 +28,7 @@ from active_learning.services.labeling.answers import (
     unlike_copies,
 )
 from active_learning.services.labeling.consensus import BoolArray
-from active_learning.texts import TEXT, to_texts
+from active_learning.texts import TEXT, among, surely_unlike, to_texts
 
 # Matches every name that `flaw` finds fault with; the others need no Python.
 _SUSPECT = r"^$|^[/.]|[\\\x00:]|\.\.|//|\./|/$|/\.$|[^\x00-\x7F]"
@@ -146,7 +146,7 @@ def _check_images(
         unfit[images.new],
         lambda row: f"the image cannot be used: {reasons.iloc[images.new[row]]}",
     )
-    held_out = contents["content"].isin(test_set["content"]).to_numpy()
+    held_out = among(contents["content"], test_set["content"])
     findings.refuse(
         held_out[images.new],
         "the image is in the frozen test set, or a copy of one that is",
@@ -301,6 +301,8 @@ def _check_copies(
     images: Images,
     contents: pd.DataFrame,
 ) -> None:
+    if surely_unlike(to_texts(contents["content"])):
+        return
     (content,), _ = numbered(contents["content"])
     # What cannot be read is a copy of nothing.
     copied = np.bincount(content)[content] > 1

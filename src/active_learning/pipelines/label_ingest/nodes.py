@@ -46,7 +46,7 @@ from active_learning.services.labeling.answers import (
 )
 from active_learning.services.labeling.consensus import BoolArray
 from active_learning.services.labeling.references import resolve
-from active_learning.texts import TEXT, to_texts
+from active_learning.texts import TEXT, among, n_unlike, surely_unlike, to_texts
 
 logger = logging.getLogger(__name__)
 
@@ -241,8 +241,8 @@ def build_training_set(
         left_out = left_out.where(~settled_labels["audited"], "audit")
     kept = (left_out == "").to_numpy()
     good = settled_labels if kept.all() else settled_labels[kept]
-    training_set = good[TRAINING_SET.names]
-    training_set = training_set.sort_values("image_id", ignore_index=True)
+    by_name = pc.sort_indices(to_texts(good["image_id"])).to_numpy()
+    training_set = good[TRAINING_SET.names].take(by_name).reset_index(drop=True)
     solicited = (good["request_id"] != "").to_numpy()
     request_ids = to_texts(good["request_id"]).filter(solicited)
     lineage = {
@@ -251,7 +251,7 @@ def build_training_set(
         "by_class": _counts(good["label"]),
         "by_batch": _counts(good["batch_id"]),
         "by_round": _counts(good["round"][solicited]),
-        "n_requests": pc.count_distinct(request_ids).as_py(),
+        "n_requests": n_unlike(request_ids),
         "unsolicited": int((~solicited).sum()),
         "left_out": _counts(left_out[~kept]),
     }
@@ -310,6 +310,8 @@ def report_ingestion(
 
 def _fresh(answers: pd.DataFrame, known: pd.DataFrame) -> BoolArray:
     """Which answers are not known, and no repetition of one further up."""
+    if known.empty and surely_unlike(to_texts(answers["label_id"])):
+        return np.ones(len(answers), dtype=np.bool_)
     (new, before), ids = numbered(answers["label_id"], known["label_id"])
     readable = (answers["reason"] == "").to_numpy()
     seen = np.zeros(len(ids), dtype=np.bool_)
@@ -352,8 +354,8 @@ def _among(rejected: pd.DataFrame, past_rejections: pd.DataFrame) -> BoolArray:
         return np.zeros(0, dtype=np.bool_)
     names = [n for n in REJECTED_LABELS.names if n not in ("line", "rejected_at")]
     past = in_columns(past_rejections, REJECTED_LABELS)
-    keys = pd.Series(joined(rejected, names), dtype=TEXT)
-    return (keys.isin(joined(past, names)) | keys.duplicated()).to_numpy()
+    keys, known = (pd.Series(joined(of, names), dtype=TEXT) for of in (rejected, past))
+    return among(keys, known) | keys.duplicated().to_numpy()
 
 
 def _log_outcomes(checked: pd.DataFrame) -> None:

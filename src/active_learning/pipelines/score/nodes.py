@@ -110,7 +110,9 @@ def _scored(
 
     def decode(rows: slice) -> Decoded:
         decoded = images.pixels(names[rows].to_pylist(), champion.preprocessing)
-        images.forget()
+        # A simulation comes back to its images round after round.
+        if params.source != "simulation":
+            images.forget()
         return decoded
 
     chunks = _chunks(len(names), size)

@@ -24,6 +24,7 @@ from active_learning.imaging.perceptual import perceptual_hash
 from active_learning.pipelines.select.params import NearDuplicates, SelectParams
 from active_learning.schemas import LABEL_REQUESTS, row_id
 from active_learning.services.labeling import LabelingQueue
+from active_learning.texts import among
 
 logger = logging.getLogger(__name__)
 
@@ -307,13 +308,13 @@ def _askable(
     ordered: pd.DataFrame, at_most: int, test_set: pd.DataFrame, images: ImageStore
 ) -> pd.DataFrame:
     """The first rows whose images can be read and are not held out."""
-    held_out = set(test_set["content"])
     parts = [ordered.head(0)]
     for start in range(0, len(ordered), 2 * at_most):
         rows = ordered.iloc[start : start + 2 * at_most]
         found = images.survey(rows["image_id"].tolist())
-        fit = (found["reason"] == "") & ~found["content"].isin(held_out)
-        parts.append(rows[fit.to_numpy(dtype=bool)])
+        fit = (found["reason"] == "").to_numpy(dtype=np.bool_)
+        fit &= ~among(found["content"], test_set["content"])
+        parts.append(rows[fit])
         if sum(map(len, parts)) >= at_most:
             break
     return pd.concat(parts, ignore_index=True).head(at_most)

@@ -3,6 +3,7 @@
 import logging
 from datetime import datetime
 
+import numpy as np
 import pandas as pd
 
 from active_learning.acquisition import sampling_keys
@@ -10,6 +11,7 @@ from active_learning.errors import NoImagesError
 from active_learning.imaging import ImageStore
 from active_learning.pipelines.start.params import StartParams
 from active_learning.schemas import LABEL_REQUESTS, empty_frame, row_id
+from active_learning.texts import among
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +87,15 @@ def _usable(
     keyed: pd.DataFrame, test_set: pd.DataFrame, images: ImageStore, params: StartParams
 ) -> pd.DataFrame:
     """The first rows that may be asked for, reading no more files than that takes."""
-    held_out = set(test_set["content"])
     parts = [keyed.head(0)]
     step = 2 * params.labels
     for start in range(0, len(keyed), step):
         rows = keyed.iloc[start : start + step]
         found = images.survey(rows["image_id"].tolist()).set_index("image_id")
         found = found.loc[rows["image_id"]]
-        fit = (found["reason"] == "") & ~found["content"].isin(held_out)
-        parts.append(rows[fit.to_numpy()])
+        fit = (found["reason"] == "").to_numpy(dtype=np.bool_)
+        fit &= ~among(found["content"], test_set["content"])
+        parts.append(rows[fit])
         if sum(map(len, parts)) >= params.labels:
             break
     return pd.concat(parts, ignore_index=True).head(params.labels)

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from active_learning.errors import SchemaError
 from active_learning.files import alone, replacing
 from active_learning.schemas import TABLES, UNLIKE
+from active_learning.texts import surely_unlike
 
 logger = logging.getLogger(__name__)
 
@@ -391,7 +392,7 @@ def batch_name(rows: pa.Table, key: Sequence[str]) -> str:
 
 def once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     """Keep the first row of each key, in the order they stand; no key keeps all."""
-    if not key:
+    if not key or _surely_once(rows, key):
         return rows
     numbers = pa.array(np.arange(rows.num_rows))
     numbered = rows.select(key).append_column("_row", numbers)
@@ -399,6 +400,14 @@ def once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     if first.num_rows == rows.num_rows:
         return rows
     return rows.take(first.column("_row_min").combine_chunks().sort())
+
+
+def _surely_once(rows: pa.Table, key: Sequence[str]) -> bool:
+    column = rows.column(key[0])
+    if not pa.types.is_string(column.type) or column.null_count:
+        return False
+    # What differs in one part of the key differs in the key.
+    return surely_unlike(column.cast(pa.large_string()).combine_chunks())
 
 
 def _columns(schema: pa.Schema) -> str:
