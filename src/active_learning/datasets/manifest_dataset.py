@@ -1,6 +1,7 @@
 """A list of labeled images that says when it was tampered with."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -81,15 +82,15 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             version = self._file.version()
             if self._seen is not None and self._seen[0] == version:
                 return self._seen[1].copy()
-            with self._file.reading() as path:
-                table = pq.read_table(path)
+            with self._file.reading() as path, pq.ParquetFile(path) as file:
+                table, told = file.read(), file.metadata.metadata or {}
         except FileNotFoundError as exc:
             raise DatasetError(
                 f"There is no manifest at {self._file}. The pipeline 'test-set' "
                 "freezes a test set, 'label-ingest' makes a training set."
             ) from exc
         frame: pd.DataFrame = table.to_pandas()
-        stored = (table.schema.metadata or {}).get(_KEY, b"").decode()
+        stored = told.get(_KEY, b"").decode()
         if stored != fingerprint(frame):
             raise FrozenError(
                 f"{self._file} holds {len(frame)} images whose fingerprint is not "
@@ -105,22 +106,21 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         Raises:
             FrozenError: The manifest is frozen and holds other images or labels.
         """
-        stamp = fingerprint(data)
         if self._frozen:
             if not self._file.exists():
-                self._write(data, stamp, self._file.making())
+                self._write(data, self._file.making())
             # Of several that freeze it at once, the first is right.
-            self._check_frozen(data, stamp)
+            self._check_frozen(data)
         else:
-            self._write(data, stamp, self._file.replacing())
+            self._write(data, self._file.replacing())
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, for Kedro-Viz."""
         head = self.load().head(nrows).astype(str)
         return TablePreview(head.to_dict(orient="split"))
 
-    def _check_frozen(self, data: pd.DataFrame, stamp: str) -> None:
-        if fingerprint(self.load()) != stamp:
+    def _check_frozen(self, data: pd.DataFrame) -> None:
+        if fingerprint(self.load()) != fingerprint(data):
             raise FrozenError(
                 f"{self._file} is frozen with other images or labels than "
                 f"these {len(data)}. Point AL_DATA or the parameter 'images' "
@@ -128,20 +128,26 @@ class ManifestDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
                 "it the comparability of every figure measured on it."
             )
 
-    def _write(
-        self, data: pd.DataFrame, stamp: str, place: AbstractContextManager[Path]
-    ) -> None:
+    def _write(self, data: pd.DataFrame, place: AbstractContextManager[Path]) -> None:
         table = pa.Table.from_pandas(data, preserve_index=False)
-        table = table.replace_schema_metadata({_KEY: stamp.encode()})
+        table = table.replace_schema_metadata(None)
+        repeating = [name for name in table.column_names if name not in UNLIKE]
+        compression = dict.fromkeys(table.column_names, "none")
+        compression |= dict.fromkeys(repeating, "snappy")
         with place as temporary:
-            repeating = [name for name in table.column_names if name not in UNLIKE]
-            pq.write_table(
-                table,
-                temporary,
-                use_dictionary=repeating,
-                compression=dict.fromkeys(table.column_names, "none")
-                | dict.fromkeys(repeating, "snappy"),
-            )
+            with (
+                ThreadPoolExecutor(1) as beside,
+                pq.ParquetWriter(
+                    temporary,
+                    table.schema,
+                    use_dictionary=repeating,
+                    compression=compression,
+                ) as writer,
+            ):
+                fingerprinted = beside.submit(fingerprint, data)
+                writer.write_table(table)
+                stamp = fingerprinted.result()
+                writer.add_key_value_metadata({_KEY.decode(): stamp})
             if self._versions is not None:
                 version = f"{self._versions.rstrip('/')}/{stamp[:16]}.parquet"
                 self._keep(temporary, file_at(version))
