@@ -2,20 +2,33 @@
 
 import json
 import re
-from bisect import bisect_left
-from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
+from typing import Any, NoReturn, Self
+
+import numpy as np
 
 from active_learning.errors import SchemaError
 
 _space = re.compile(r"[ \t\n\r]*").match
 
 
-class Placed(NamedTuple):
-    """A value and the character at which it begins."""
+class Elements(list[Any]):
+    """The values of an array; ``places`` are the characters at which they begin."""
 
-    at: int
-    value: Any
+    def __init__(self, values: Iterable[Any] = (), places: Iterable[int] = ()) -> None:
+        """Hold as many values as places."""
+        super().__init__(values)
+        self.places = list(places)
+
+    def where(self, chosen: Sequence[bool]) -> Self:
+        """Some of them, with their places."""
+        return type(self)(compress(self, chosen), compress(self.places, chosen))
+
+    def lines(self, text: str) -> list[int]:
+        """The 1-based lines of the text on which they begin."""
+        ends = [match.start() for match in re.finditer("\n", text)]
+        return [int(line) for line in np.searchsorted(ends, self.places) + 1]
 
 
 def parse(text: str) -> Any:
@@ -33,10 +46,10 @@ def parse(text: str) -> Any:
 
 
 def read_document(text: str) -> tuple[Any, str]:
-    """The first value of a text, its arrays as lists of ``Placed``, and what follows.
+    """The first value of a text, and what follows.
 
-    Only the outermost array, or the arrays that are values of the outermost object,
-    hold their elements with their places.
+    The outermost array, or the arrays that are values of the outermost object, are
+    ``Elements``.
 
     Raises:
         SchemaError: As ``parse``; says the line and the column.
@@ -52,12 +65,6 @@ def read_document(text: str) -> tuple[Any, str]:
             f"it is no JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}{whole}"
         ) from exc
     return value, text[end:]
-
-
-def lines_of(text: str, places: Sequence[int]) -> list[int]:
-    """The 1-based lines on which characters stand."""
-    ends = [match.start() for match in re.finditer("\n", text)]
-    return [bisect_left(ends, place) + 1 for place in places]
 
 
 def text_of(value: Any) -> str | None:
@@ -79,7 +86,7 @@ def _in_one_place(text: str, at: int) -> tuple[Any, int]:
 def _all_placed(value: Any, at: int) -> Any:
     if not isinstance(value, list):
         return value
-    return [Placed(at, element) for element in value]
+    return Elements(value, repeat(at, len(value)))
 
 
 def _outermost(text: str, at: int) -> tuple[Any, int]:
@@ -89,14 +96,15 @@ def _outermost(text: str, at: int) -> tuple[Any, int]:
     return _object(text, at) if mark == "{" else _value(text, at)
 
 
-def _array(text: str, at: int) -> tuple[list[Placed], int]:
-    elements: list[Placed] = []
+def _array(text: str, at: int) -> tuple[Elements, int]:
+    elements = Elements()
     at = _skip(text, at + 1)
     if text[at : at + 1] == "]":
         return elements, at + 1
     while True:
         value, end = _value(text, at)
-        elements.append(Placed(at, value))
+        elements.append(value)
+        elements.places.append(at)
         at = _skip(text, end)
         mark = text[at : at + 1]
         if mark == "]":

@@ -13,8 +13,7 @@ from active_learning.services.labeling.exports import (
     tables,
 )
 from active_learning.services.labeling.exports.documents import (
-    Placed,
-    lines_of,
+    Elements,
     read_document,
 )
 from active_learning.services.labeling.exports.rows import (
@@ -62,7 +61,7 @@ def _read_json(text: str) -> pd.DataFrame:
         if azureml_json_lines.fits(text):
             return azureml_json_lines.read(text)
         raise SchemaError("its lines are JSON, but none has an image_url")
-    if isinstance(document, list):
+    if isinstance(document, Elements):
         return _read_list(document, text)
     if azureml_coco.fits(document):
         return azureml_coco.read(document, text)
@@ -72,30 +71,32 @@ def _read_json(text: str) -> pd.DataFrame:
     )
 
 
-def _read_list(elements: list[Placed], text: str) -> pd.DataFrame:
+def _read_list(elements: Elements, text: str) -> pd.DataFrame:
     """Label Studio alone gives a list: of tasks, or of annotations."""
     if not elements:
         return answers(Columns(reference=[], label=[], line=[]), "label_studio")
-    full = [each for each in elements if label_studio_json.fits(each.value)]
-    short = [each for each in elements if label_studio_min.fits(each.value)]
-    if full and short:
+    full, short = (
+        list(map(fits, elements))
+        for fits in (label_studio_json.fits, label_studio_min.fits)
+    )
+    if any(full) and any(short):
         raise SchemaError(
-            f"{len(full)} of its elements are tasks of Label Studio and {len(short)} "
+            f"{sum(full)} of its elements are tasks of Label Studio and {sum(short)} "
             "are of its short format; export one of them"
         )
-    if not full and not short:
+    if not any(full) and not any(short):
         raise SchemaError(
             "it is a JSON list, but none of its elements is a task of Label Studio "
             "with annotations"
         )
-    known = {id(each) for each in full or short}
-    strange = [each for each in elements if id(each) not in known]
-    lines = lines_of(text, [each.at for each in strange])
-    what = "task with its annotations" if full else "annotation"
+    known, what = full, "task with its annotations"
+    if not any(full):
+        known, what = short, "annotation"
+    strange = elements.where([not fits for fits in known])
     broken = [
-        Broken(line, f"it is no {what} of Label Studio: {excerpt(str(each.value))}")
-        for line, each in zip(lines, strange, strict=True)
+        Broken(line, f"it is no {what} of Label Studio: {excerpt(str(value))}")
+        for line, value in zip(strange.lines(text), strange, strict=True)
     ]
-    if full:
-        return label_studio_json.read(full, text, broken)
-    return label_studio_min.read(short, text, broken)
+    if any(full):
+        return label_studio_json.read(elements.where(full), text, broken)
+    return label_studio_min.read(elements.where(short), text, broken)

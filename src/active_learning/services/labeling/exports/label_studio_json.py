@@ -7,8 +7,7 @@ import pandas as pd
 
 from active_learning.imaging.ids import has_image_suffix
 from active_learning.services.labeling.exports.documents import (
-    Placed,
-    lines_of,
+    Elements,
     text_of,
 )
 from active_learning.services.labeling.exports.rows import (
@@ -39,15 +38,13 @@ def fits(task: object) -> bool:
     )
 
 
-def read(tasks: list[Placed], text: str, broken: Sequence[Broken] = ()) -> pd.DataFrame:
+def read(tasks: Elements, text: str, broken: Sequence[Broken] = ()) -> pd.DataFrame:
     """An answer for each annotation; a skipped one is an answer too.
 
     The time is that of the last change, so that a corrected annotation is a later one.
     """
     cells: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    for (_, task), line in zip(
-        tasks, lines_of(text, [task.at for task in tasks]), strict=True
-    ):
+    for task, line in zip(tasks, tasks.lines(text), strict=True):
         data, meta = task["data"], task.get("meta")
         image, no_image = _image(data)
         request = data.get("request_id") or (

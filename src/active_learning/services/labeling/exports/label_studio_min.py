@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 
 from active_learning.errors import SchemaError
 from active_learning.services.labeling.exports.documents import (
-    Placed,
-    lines_of,
+    Elements,
     text_of,
 )
 from active_learning.services.labeling.exports.label_studio_json import (
@@ -78,23 +77,20 @@ def fits(record: object) -> bool:
     return isinstance(record, dict) and record.keys() >= MARKS
 
 
-def read(
-    records: list[Placed], text: str, broken: Sequence[Broken] = ()
-) -> pd.DataFrame:
+def read(records: Elements, text: str, broken: Sequence[Broken] = ()) -> pd.DataFrame:
     """Read the records of JSON_MIN; one without an annotation is no answer yet."""
-    given = [each for each in records if each.value.get("annotation_id") is not None]
-    names = dict.fromkeys(name for each in given for name in each.value)
+    given = records.where([one.get("annotation_id") is not None for one in records])
+    names = dict.fromkeys(name for record in given for name in record)
     if not given:
         return answers(Columns(reference=[], label=[], line=[]), SOURCE, broken)
     where = columns(list(names))
     label = where["label"]
     cells: dict[str, list[str]] = {
-        meaning: [text_of(record.get(name)) or "" for _, record in given]
+        meaning: [text_of(record.get(name)) or "" for record in given]
         for meaning, name in where.items()
     }
-    cells["flaw"] = [_flaw(record.get(label)) for _, record in given]
-    lines = lines_of(text, [each.at for each in given])
-    return answers(Columns(line=lines, **cells), SOURCE, broken)
+    cells["flaw"] = [_flaw(record.get(label)) for record in given]
+    return answers(Columns(line=given.lines(text), **cells), SOURCE, broken)
 
 
 def _flaw(label: Any) -> str:
