@@ -83,11 +83,15 @@ def _heads(texts: pa.Array, start: int = 0) -> NDArray[np.uint64]:
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset :][: len(texts) + 1]
     read = np.frombuffer(data or b"", dtype=np.uint8)
-    read = np.append(read, np.zeros(start + _HEAD, dtype=np.uint8))
-    # A number begins at every byte.
+    if len(read) < _HEAD:
+        read = np.append(read, np.zeros(_HEAD, dtype=np.uint8))
+    # A number begins at every byte; the last ones are moved up to where theirs begins.
     numbers = np.ndarray(len(read) - _HEAD + 1, ">u8", read, strides=(1,))
+    starts = ends[:-1] + start
+    places = np.minimum(starts, len(numbers) - 1)
+    bits = 8 * np.minimum(starts - places, _HEAD - 1).astype(np.uint64)
     lacking = np.clip(start + _HEAD - np.diff(ends), 0, _HEAD)
-    heads: NDArray[np.uint64] = numbers[ends[:-1] + start].astype(np.uint64)
+    heads: NDArray[np.uint64] = numbers[places].astype(np.uint64) << bits
     heads &= _KEPT[lacking]
     return heads
 
