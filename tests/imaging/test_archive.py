@@ -20,7 +20,8 @@ FILL = """
 import resource, sys
 from active_learning.imaging.archive import ImageArchive
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-ImageArchive(sys.argv[1]).put(sys.stdin.buffer.read())
+archive = ImageArchive(sys.argv[1])
+archive.keep([archive.named(sys.stdin.buffer.read())])
 """
 
 
@@ -28,6 +29,12 @@ def encoded(kind: str) -> bytes:
     file = BytesIO()
     Image.fromarray(PIXELS).save(file, format=kind)
     return file.getvalue()
+
+
+def archived(archive: ImageArchive, data: bytes) -> str:
+    image = archive.named(data)
+    assert archive.keep([image]) == []
+    return image.image_id
 
 
 def files(root: Path) -> list[str]:
@@ -48,7 +55,7 @@ def test_the_content_gives_the_name(tmp_path: Path, kind: str, suffix: str) -> N
     data = encoded(kind)
     digest = sha256(data).hexdigest()
 
-    name = ImageArchive(str(tmp_path)).put(data)
+    name = archived(ImageArchive(str(tmp_path)), data)
 
     assert name == f"archive/{digest[:2]}/{digest}{suffix}"
     assert (tmp_path / name).read_bytes() == data
@@ -56,7 +63,7 @@ def test_the_content_gives_the_name(tmp_path: Path, kind: str, suffix: str) -> N
 
 
 def test_the_image_store_finds_what_was_archived(tmp_path: Path) -> None:
-    name = ImageArchive(str(tmp_path)).put(encoded("PNG"))
+    name = archived(ImageArchive(str(tmp_path)), encoded("PNG"))
     form = Preprocessing(height=4, width=4, channels=1, mean=(0,), std=(1,))
 
     decoded = ImageStore(str(tmp_path), cache=None, max_pixels=100).pixels([name], form)
@@ -68,9 +75,9 @@ def test_the_image_store_finds_what_was_archived(tmp_path: Path) -> None:
 def test_the_same_bytes_are_there_once(tmp_path: Path, power_cut_safe: bool) -> None:
     archive = ImageArchive(str(tmp_path), power_cut_safe=power_cut_safe)
 
-    one = archive.put(encoded("PNG"))
+    one = archived(archive, encoded("PNG"))
     written = (tmp_path / one).stat().st_mtime_ns
-    two = archive.put(encoded("PNG"))
+    two = archived(archive, encoded("PNG"))
 
     assert one == two
     assert files(tmp_path) == [one]
@@ -80,7 +87,7 @@ def test_the_same_bytes_are_there_once(tmp_path: Path, power_cut_safe: bool) -> 
 def test_an_archive_lies_in_any_store(tmp_path: Path) -> None:
     archive = ImageArchive(f"file://{tmp_path}", prefix="in/production")
 
-    name = archive.put(encoded("PNG"))
+    name = archived(archive, encoded("PNG"))
 
     assert name.startswith("in/production/")
     assert files(tmp_path) == [name]
@@ -99,7 +106,7 @@ def test_an_archive_lies_in_any_store(tmp_path: Path) -> None:
 )
 def test_what_is_no_image_is_refused(tmp_path: Path, data: bytes, told: str) -> None:
     with pytest.raises(ImageError, match=told):
-        ImageArchive(str(tmp_path)).put(data)
+        ImageArchive(str(tmp_path)).named(data)
 
     assert files(tmp_path) == []
 

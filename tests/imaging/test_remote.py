@@ -325,27 +325,29 @@ def test_the_archive_keeps_an_image_of_a_request_once(
     archive = ImageArchive(root, options)
     proxy.faults.extend([503, CUT])
 
-    one = archive.put(png(1))
+    image = archive.named(png(1))
+    refused = archive.keep([image])
     n_requests = len(proxy.requests)
-    two = ImageArchive(root, options).put(png(1))
+    refused += ImageArchive(root, options).keep([image])
 
-    assert one == two
+    assert refused == []
     assert n_requests == 3  # one upload, and two that failed
-    assert place_at(root, options).read(one) == png(1)
+    assert place_at(root, options).read(image.image_id) == png(1)
 
 
 def test_what_the_archive_cannot_keep_is_told(
     root: str, options: dict[str, Any], proxy: Proxy
 ) -> None:
     archive = ImageArchive(root, options)
-    name = archive.put(png(1))
-    place_at(root, options).write(name, b"spoiled")
+    image, other = archive.named(png(1)), archive.named(png(2))
+    place_at(root, options).write(image.image_id, b"spoiled")
 
-    with pytest.raises(FrozenError, match="another content"):
-        archive.put(png(1))
+    (refusal,) = archive.keep([image])
     proxy.faults.extend([503] * 1000)
+
+    assert "another content" in str(refusal)
     with pytest.raises(OSError, match="503"):
-        archive.put(png(2))
+        archive.keep([other])
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

@@ -99,24 +99,6 @@ class ImageArchive:
         image_id = f"{self.prefix}/{name[:2]}/{name}{suffix}"
         return NamedImage(self.root, image_id, data)
 
-    def put(self, data: bytes) -> str:
-        """Keep an image file, whole or not at all.
-
-        Args:
-            data: Its bytes.
-
-        Returns:
-            Its ``image_id``, as ``named`` gives it.
-
-        Raises:
-            ImageError: The bytes are no image that a store reads.
-            FrozenError: A blob of this name is there with another content.
-            OSError: It could not be written; nothing of it was.
-        """
-        image = self.named(data)
-        self._keep(image)
-        return image.image_id
-
     def keep(self, images: Sequence[NamedImage]) -> list[FrozenError]:
         """Keep images, each whole or not at all; several at once in a remote store.
 
@@ -127,29 +109,26 @@ class ImageArchive:
             OSError: One could not be written; others may have been.
         """
         if isinstance(self._place, LocalPlace):
-            found = [self._refusal(image) for image in images]
+            found = [self._keep(image) for image in images]
         else:
             with ThreadPoolExecutor(self._place.n_threads) as threads:
-                found = list(threads.map(self._refusal, images))
+                found = list(threads.map(self._keep, images))
         return [refusal for refusal in found if refusal is not None]
 
-    def _refusal(self, image: NamedImage) -> FrozenError | None:
-        try:
-            self._keep(image)
-        except FrozenError as exc:
-            return exc
-        return None
-
-    def _keep(self, image: NamedImage) -> None:
+    def _keep(self, image: NamedImage) -> FrozenError | None:
         image_id, data = image.image_id, image.content
         if not isinstance(self._place, LocalPlace):
             # The name is the content's: of several who archive it, the first is right.
-            self._place.fill(image_id, lambda: data)
-            return
+            try:
+                self._place.fill(image_id, lambda: data)
+            except FrozenError as exc:
+                return exc
+            return None
         if self._place.size(image_id) != len(data):
             self._write(f"{self._place.root}/{image_id}", data)
         if self._power_cut_safe:
             _flush(Path(self._place.root), image_id)
+        return None
 
     def _write(self, path: str, data: bytes) -> None:
         try:
