@@ -1,5 +1,7 @@
 """Kedro's settings: hooks, and how configuration is found and merged."""
 
+import atexit
+import gc
 import warnings
 from pathlib import PurePosixPath
 
@@ -12,6 +14,11 @@ from active_learning.hooks import SimulationHooks, TrackingHooks
 from active_learning.lenience import LenientHooks
 from active_learning.parameters import announced
 from active_learning.pipelines.simulate.plan import experiment
+
+# Some five thousand modules are imported before the first model learns, and nothing of
+# them is garbage: to look for it took a tenth of the start, and once more the end.
+gc.set_threshold(10_000, 50)
+atexit.register(gc.freeze)
 
 # Kedro's and kedro-mlflow's own use of OmegaConf, and names that a simulation makes.
 warnings.filterwarnings("ignore", "(?s)register_new_resolver", UserWarning)
