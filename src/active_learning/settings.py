@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import sys
 import warnings
 from pathlib import PurePosixPath
 
@@ -16,9 +17,17 @@ from active_learning.parameters import announced
 from active_learning.pipelines.simulate.plan import experiment
 
 # Some five thousand modules are imported before the first model learns, and nothing of
-# them is garbage: to look for it took a tenth of the start, and once more the end.
+# them is garbage: to look for it took a tenth of the start.
 gc.set_threshold(10_000, 50)
-atexit.register(gc.freeze)
+
+
+@atexit.register
+def _end_at_once() -> None:
+    """Do not look through all of them once more when nothing is left to do."""
+    # DuckDB takes what is still there for a leak, and tells so line by line.
+    if "_duckdb" not in sys.modules:
+        gc.freeze()
+
 
 # Kedro's and kedro-mlflow's own use of OmegaConf, and names that a simulation makes.
 warnings.filterwarnings("ignore", "(?s)register_new_resolver", UserWarning)
