@@ -3,9 +3,9 @@
 The whole pipeline ``label-ingest`` on one file: the export is read, every row is
 checked against its request, its image and the test set, votes are counted, and labels,
 training set and report are saved. Beside it pandas reads the same file and does no
-more: ``read_csv`` a CSV file, ``read_json`` the JSON Lines of Azure ML; of COCO, which
-pandas cannot read, ``json`` makes lists and pandas a frame of each. They run in turns
-in one process; the ratio is the median of the pairs' own.
+more: ``read_csv`` a CSV file, ``read_json`` the JSON Lines of Azure ML and the tasks of
+Label Studio; of COCO, which pandas cannot read, ``json`` makes lists and pandas a frame
+of each. They run in turns in one process; the ratio is the median of the pairs' own.
 
 Each answer is the first of an image that was asked for. The images are tiny and were
 read before: first the store that ingests has seen them itself, as in a run of the whole
@@ -57,6 +57,7 @@ def main(folder: Path, repetitions: int, quick: bool) -> None:
     for name, write, read in (
         ("JSON Lines of Azure ML", project.write_json_lines, project.read_json_lines),
         ("COCO of Azure ML", project.write_coco, project.read_coco),
+        ("JSON of Label Studio", project.write_tasks, project.read_tasks),
     ):
         project.replace(write)
         compare(
@@ -119,7 +120,7 @@ class Project:
             }
         )
         export["label"] = "class " + export["label"].astype(str)
-        self.answers = export[["image_id", "label"]]
+        self.answers = export
         self.export = folder / "exports" / "monday.csv"
         self.export.parent.mkdir()
         export.to_csv(self.export, index=False)
@@ -157,7 +158,8 @@ class Project:
         details = {"format": "png", "width": "28px", "height": "28px"}
         file = self.export.with_name("monday.jsonl")
         with file.open("w", encoding="utf-8") as lines:
-            for image_id, label in self.answers.itertuples(index=False):
+            answers = self.answers[["image_id", "label"]]
+            for image_id, label in answers.itertuples(index=False):
                 url = f"{root}{image_id}"
                 row = {"image_url": url, "image_details": details, "label": label}
                 lines.write(f"{json.dumps(row)}\n")
@@ -191,6 +193,42 @@ class Project:
         file.write_text(json.dumps(document), encoding="utf-8")
         return file
 
+    def write_tasks(self) -> Path:
+        """Write them as Label Studio does, a task for each image."""
+        tasks = [
+            {
+                "id": number,
+                "data": {
+                    "image": f"/data/local-files/?d=images/{answer.image_id}",
+                    "image_id": answer.image_id,
+                    "request_id": answer.request_id,
+                },
+                "annotations": [
+                    {
+                        "id": number,
+                        "completed_by": {"id": 1, "email": f"{answer.labeler}@x.org"},
+                        "was_cancelled": False,
+                        "result": [
+                            {
+                                "id": "x1",
+                                "from_name": "label",
+                                "to_name": "image",
+                                "type": "choices",
+                                "value": {"choices": [answer.label]},
+                            }
+                        ],
+                        "created_at": answer.labeled_at,
+                        "updated_at": answer.labeled_at,
+                    }
+                ],
+                "predictions": [],
+            }
+            for number, answer in enumerate(self.answers.itertuples(), 1)
+        ]
+        file = self.export.with_name("monday.json")
+        file.write_text(json.dumps(tasks), encoding="utf-8")
+        return file
+
     def read(self) -> None:
         """Do what the CSV file is measured against."""
         pd.read_csv(self.export)
@@ -204,6 +242,10 @@ class Project:
         document = json.loads(self.export.read_bytes())
         for name in ("images", "annotations", "categories"):
             pd.DataFrame(document[name])
+
+    def read_tasks(self) -> None:
+        """Do what the tasks are measured against."""
+        pd.read_json(self.export)
 
     def ingest(self, place: Path, images: Any) -> None:
         """Run the pipeline on the datasets of the catalog."""
