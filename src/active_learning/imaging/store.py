@@ -311,9 +311,7 @@ class ImageStore:
     def _known_numbers(self, image_ids: Iterable[str]) -> IntArray:
         """(n,) numbers, -1 for an image that was not met or cannot be read."""
         numbers = self._numbers
-        # A default for each would be an argument for each.
-        found = [-1 if n is None else n for n in map(numbers.get, image_ids)]
-        return np.array(found, dtype=np.int64)
+        return np.array([numbers.get(name, -1) for name in image_ids], dtype=np.int64)
 
     def _reason(
         self, image_id: str, view: _View, failures: dict[str, DataError]
