@@ -39,6 +39,7 @@ _TALKERS = [
 ]
 # Imported once by the server that forks the workers, and not by each of them.
 _PRELOADED = [
+    "active_learning.settings",
     "active_learning.learning.checkpoint",
     "active_learning.learning.evaluation",
     "active_learning.pipelines.simulate.pipeline",
