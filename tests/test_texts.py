@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from active_learning.texts import (
@@ -18,6 +19,7 @@ from active_learning.texts import (
     surely_unlike,
     to_frame,
     to_texts,
+    trimmed,
 )
 
 
@@ -66,6 +68,31 @@ def test_a_mark_that_is_there_is_never_missed() -> None:
     assert may_hold(texts, "\ufffd")
     assert not may_hold(texts, "?")
     assert not may_hold(pa.array([], pa.string()), "?")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        ["", None],
+        ["a", " b", "c"],
+        ["a", "b\n", ""],
+        ["a b", "\u3000c"],
+        ["a", None, "b\u00a0"],
+        [" ", "\x1f", "\u2003"],
+        ["é", "plain"],
+    ],
+)
+def test_no_space_is_left_around_a_text(
+    texts: list[str | None], kind: pa.DataType
+) -> None:
+    part = pa.array([" before", *texts], kind).slice(1)
+
+    assert trimmed(part).equals(pc.utf8_trim_whitespace(part))
+    assert trimmed(pa.array(texts, kind)).to_pylist() == [
+        text and text.strip() for text in texts
+    ]
 
 
 def test_texts_in_order_have_the_order_of_their_characters() -> None:

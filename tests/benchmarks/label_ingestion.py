@@ -265,7 +265,9 @@ class Project:
         catalog = DataCatalog(
             {
                 "label_exports": LabelExportsDataset(path=str(self.export.parent)),
-                "label_requests": TableDataset(table="label_requests", path=requests),
+                "label_requests": TableDataset(
+                    table="label_requests", path=requests, texts="arrow"
+                ),
                 "known_labels": TableDataset(table="labels", path=f"{place}/labels"),
                 "labels": TableDataset(table="labels", path=f"{place}/labels"),
                 "past_rejections": TableDataset(

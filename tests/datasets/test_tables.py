@@ -23,6 +23,7 @@ from active_learning.errors import FrozenError
 from active_learning.imaging import ImageStore
 from active_learning.schemas import TABLES
 from active_learning.services.labeling import LabelingQueue
+from active_learning.texts import TEXT
 
 
 def set_aside(*names: str) -> pd.DataFrame:
@@ -61,6 +62,16 @@ def hidden(folder: Path) -> list[str]:
 
 
 # --- tables ---
+
+
+def test_arrow_holds_the_same_texts(tmp_path: Path) -> None:
+    TableDataset(table="labels", path=str(tmp_path)).save(labels("a.png", "b.png"))
+
+    python = TableDataset(table="labels", path=str(tmp_path)).load()
+    arrow = TableDataset(table="labels", path=str(tmp_path), texts="arrow").load()
+
+    assert arrow["image_id"].dtype == TEXT
+    assert arrow.astype(python.dtypes).equals(python)
 
 
 @pytest.mark.parametrize("name", TABLES)

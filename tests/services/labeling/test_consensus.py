@@ -6,6 +6,7 @@ import pytest
 from active_learning.services.labeling.consensus import (
     count_votes,
     distinct,
+    in_turn,
     latest,
     weigh_labelers,
 )
@@ -24,6 +25,17 @@ def test_the_last_answer_of_each_labeler_counts() -> None:
     rows = latest(image, labeler, numbers(20, 10, 10, 10))
 
     assert rows.tolist() == [0, 2, 3]
+
+
+def test_answers_in_turn_are_sorted_by_all_that_counts() -> None:
+    draw = np.random.default_rng(0)
+    for image in (draw.integers(0, 9, 50), np.arange(50), np.arange(50)[::-1]):
+        labeler, time = draw.integers(0, 3, (2, 50))
+        keys = list(zip(image, labeler, time, strict=True))
+
+        assert in_turn(image, labeler, time).tolist() == sorted(
+            range(50), key=keys.__getitem__
+        )
 
 
 def test_of_equal_times_the_later_row_counts() -> None:

@@ -282,7 +282,7 @@ def report_ingestion(
         batch * len(OUTCOMES) + outcome, minlength=len(batches) * len(OUTCOMES)
     ).reshape(-1, len(OUTCOMES))
     new = every_label["new"].to_numpy(dtype=np.bool_)
-    accepted = every_label[new]
+    accepted = every_label if new.all() else every_label[new]
     columns = ["batch_id", "line", "image_id", "label", "labeler", "reason"]
     return {
         "at": now.isoformat(),

@@ -21,6 +21,7 @@ from active_learning.services.labeling.consensus import (
     Votes,
     count_votes,
     distinct,
+    in_turn,
     latest,
     weigh_labelers,
 )
@@ -118,8 +119,9 @@ def settle(
 
 
 def _number(every: pd.DataFrame) -> Answers:
-    image, _ = pd.factorize(every["image"])
-    first = np.flatnonzero(~every["image"].duplicated())
+    image, found = pd.factorize(every["image"].to_numpy())
+    first = np.zeros(len(found), dtype=np.int64)
+    first[image[::-1]] = np.arange(len(image))[::-1]
     images = pd.Index(every["image_id"].array[first])
     (labeler,), _ = numbered(every["labeler"])
     (label,), labels = numbered(every["label"])
@@ -251,7 +253,7 @@ def _suspect(
 def _carriers(answers: Answers, last: IntArray, label: IntArray) -> IntArray:
     """The latest answer that gives each image its label, by image."""
     rows = last[answers.label[last] == label[answers.image[last]]]
-    rows = rows[np.lexsort((answers.time[rows], answers.image[rows]))]
+    rows = rows[in_turn(answers.image[rows], answers.time[rows])]
     image = answers.image[rows]
     carriers: IntArray = rows[np.r_[image[1:] != image[:-1], True][: len(rows)]]
     return carriers

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from active_learning.acquisition import IntArray
-from active_learning.services.labeling.consensus import BoolArray, latest
-from active_learning.texts import TEXT, hexadecimal, to_frame, to_texts
+from active_learning.services.labeling.consensus import BoolArray, in_turn, latest
+from active_learning.texts import TEXT, hexadecimal, to_frame, to_texts, trimmed
 
 LABEL = "label"
 ABSTENTIONS = ("skipped", "unclear")
@@ -62,7 +62,7 @@ def _column(frame: pd.DataFrame, field: pa.Field) -> pa.Array:
     if field.name not in frame.columns:
         values = pa.nulls(len(frame), field.type)
     elif pa.types.is_string(field.type):
-        values = pc.utf8_trim_whitespace(to_texts(frame[field.name]))
+        values = trimmed(to_texts(frame[field.name]))
     elif pa.types.is_timestamp(field.type):
         times = frame[field.name]
         if times.dtype == object:
@@ -166,7 +166,7 @@ def contradicted(
     groups = np.full(len(image), -1, dtype=np.int64)
     if not len(image):
         return groups
-    order = np.lexsort((time, labeler, image))
+    order = in_turn(image, labeler, time)
     starts = np.r_[
         True,
         (np.diff(image[order]) != 0)
@@ -221,7 +221,7 @@ def changed(
         Rows of answers that say something else than the one that the same labeler gave
         for the same image before, and the rows of those.
     """
-    order = np.lexsort((time, labeler, image))
+    order = in_turn(image, labeler, time)
     before, after = order[:-1], order[1:]
     same = (image[before] == image[after]) & (labeler[before] == labeler[after])
     differs = same & (said[before] != said[after])

@@ -30,6 +30,18 @@ class Votes(NamedTuple):
     tied: BoolArray
 
 
+def in_turn(image: IntArray, *then: IntArray) -> IntArray:
+    """Rows by image, then by what else is given; equal ones in the order they stand.
+
+    Args:
+        image: (M,) what was answered; mostly each once, and then by its number.
+        then: (M,) each, in the order in which they count.
+    """
+    if (image[1:] > image[:-1]).all():
+        return np.arange(len(image))
+    return np.lexsort((*reversed(then), image))
+
+
 def latest(image: IntArray, labeler: IntArray, time: IntArray) -> IntArray:
     """Rows of the last answer of each labeler for each image.
 
@@ -41,7 +53,7 @@ def latest(image: IntArray, labeler: IntArray, time: IntArray) -> IntArray:
     Returns:
         (K,) rows, by image, then labeler.
     """
-    order = np.lexsort((time, labeler, image))
+    order = in_turn(image, labeler, time)
     ordered_image, ordered_labeler = image[order], labeler[order]
     last = np.ones(len(order), dtype=np.bool_)
     last[:-1] = (ordered_image[1:] != ordered_image[:-1]) | (
@@ -52,7 +64,7 @@ def latest(image: IntArray, labeler: IntArray, time: IntArray) -> IntArray:
 
 def distinct(image: IntArray, labeler: IntArray, time: IntArray) -> bool:
     """Whether no labeler answered twice for one image at one time."""
-    order = np.lexsort((time, labeler, image))
+    order = in_turn(image, labeler, time)
     same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
     for column in (image, labeler, time):
         same &= np.diff(column[order]) == 0

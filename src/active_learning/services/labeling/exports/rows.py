@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from active_learning.schemas import ANSWERS
 from active_learning.services.labeling.references import without_query
-from active_learning.texts import may_hold, to_frame
+from active_learning.texts import may_hold, to_frame, trimmed
 
 # Labels that tools and people give to say that they give none. A class of such a name
 # is told from them by `answer` saying `label`.
@@ -77,8 +77,9 @@ def answers(
     texts["reference"] = _without_queries(texts["reference"])
     reason = _Reasons(texts["flaw"])
     for name, longest in _LONGEST.items():
-        too_long = pc.greater(pc.utf8_length(texts[name]), longest)
-        if pc.any(too_long).as_py():
+        # No text has more characters than bytes.
+        if n and pc.max(pc.binary_length(texts[name])).as_py() > longest:
+            too_long = pc.greater(pc.utf8_length(texts[name]), longest)
             reason.add(too_long, f"its {name} is longer than {longest} characters")
             texts[name] = pc.utf8_slice_codeunits(texts[name], 0, longest)
     label, answer = _meaning(texts["label"], pc.utf8_lower(texts["answer"]))
@@ -150,11 +151,14 @@ def excerpt(text: str, longest: int = 80) -> str:
 
 def _meaning(label: pa.Array, answer: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Label and answer, where a label alone may say that it is none."""
-    unsaid, word = pc.equal(answer, ""), pc.utf8_lower(label)
+    unsaid, said = pc.equal(answer, ""), label.dictionary_encode()
+    known = pc.utf8_lower(said.dictionary)
     for kind, words in (("skipped", SKIPPED), ("unclear", UNCLEAR)):
-        meant = pc.and_(unsaid, pc.is_in(word, pa.array(words)))
-        answer = pc.if_else(meant, kind, answer)
-        label = pc.if_else(meant, "", label)
+        means = pc.is_in(known, pa.array(words))
+        if pc.any(means).as_py():
+            meant = pc.and_(unsaid, means.take(said.indices))
+            answer = pc.if_else(meant, kind, answer)
+            label = pc.if_else(meant, "", label)
     return label, pc.if_else(pc.equal(answer, ""), "label", answer)
 
 
@@ -179,7 +183,7 @@ def _texts(values: Texts | None, n: int) -> pa.Array:
         array = _array(values)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-    return pc.utf8_trim_whitespace(pc.fill_null(array, ""))
+    return trimmed(pc.fill_null(array, ""))
 
 
 def _array(values: Sequence[str | None]) -> pa.Array:
