@@ -80,10 +80,7 @@ def n_unlike(texts: pa.Array) -> int:
 
 def _heads(texts: pa.Array, start: int = 0) -> NDArray[np.uint64]:
     """(N,) eight bytes of each text as a number; 0 for those that a short one lacks."""
-    texts = texts.cast(pa.large_string())
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset :][: len(texts) + 1]
-    read = np.frombuffer(data or b"", dtype=np.uint8)
+    ends, read = _held(texts)
     if len(read) < _HEAD:
         read = np.append(read, np.zeros(_HEAD, dtype=np.uint8))
     # A number begins at every byte; the last ones are moved up to where theirs begins.
@@ -97,23 +94,22 @@ def _heads(texts: pa.Array, start: int = 0) -> NDArray[np.uint64]:
     return heads
 
 
+def _held(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """(N + 1,) where each text begins and the last one ends, and the bytes of all."""
+    texts = texts.cast(pa.large_string())
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset :][: len(texts) + 1]
+    return ends, np.frombuffer(data or b"", dtype=np.uint8)
+
+
 def trimmed(texts: pa.Array) -> pa.Array:
     """Texts without space around them, which hardly any has.
 
     A look at the first and last byte of each is faster than to make all of them anew.
     """
-    if not len(texts):
-        return texts
-    _, offsets, data = texts.buffers()
-    width = np.int64 if texts.type == pa.large_string() else np.int32
-    ends = np.frombuffer(offsets, dtype=width)[texts.offset :][: len(texts) + 1]
-    ends = ends.astype(np.int64, copy=False)
-    read = np.frombuffer(data or b"", dtype=np.uint8)
-    starts, ends = ends[:-1], ends[1:]
-    filled = np.less(starts, ends)
-    if not filled.all():
-        starts, ends = starts[filled], ends[filled]
-    edges = read[starts], read[ends - 1]
+    ends, read = _held(texts)
+    filled = np.diff(ends) > 0
+    edges = read[ends[:-1][filled]], read[ends[1:][filled] - 1]
     # Of what is not ASCII some is space too.
     if any(((edge <= _SPACE) | (edge > _ASCII)).any() for edge in edges):
         texts = pc.utf8_trim_whitespace(texts)

@@ -143,7 +143,7 @@ def check_answers(
     contents = survey(names[:n_images].to_series(), images)
     fresh = _fresh(answers, known)
     judged = judge(
-        answers if fresh.all() else answers[fresh],
+        _those(answers, fresh),
         known,
         requests,
         Images(new[fresh], of_known, asked),
@@ -153,7 +153,7 @@ def check_answers(
         params,
     )
     accepted = (judged["reason"] == "").to_numpy()
-    good = judged if accepted.all() else judged[accepted]
+    good = _those(judged, accepted)
     rejected = _rejections(answers.loc[judged.index[~accepted]], judged, now)
     before = _among(rejected, past_rejections)
     outcome = np.full(len(answers), KNOWN, dtype=np.int8)
@@ -240,7 +240,7 @@ def build_training_set(
     if not params.train_on_audits:
         left_out = left_out.where(~settled_labels["audited"], "audit")
     kept = (left_out == "").to_numpy()
-    good = settled_labels if kept.all() else settled_labels[kept]
+    good = _those(settled_labels, kept)
     by_name = pc.sort_indices(to_texts(good["image_id"])).to_numpy()
     training_set = good[TRAINING_SET.names].take(by_name).reset_index(drop=True)
     solicited = (good["request_id"] != "").to_numpy()
@@ -282,7 +282,7 @@ def report_ingestion(
         batch * len(OUTCOMES) + outcome, minlength=len(batches) * len(OUTCOMES)
     ).reshape(-1, len(OUTCOMES))
     new = every_label["new"].to_numpy(dtype=np.bool_)
-    accepted = every_label if new.all() else every_label[new]
+    accepted = _those(every_label, new)
     columns = ["batch_id", "line", "image_id", "label", "labeler", "reason"]
     return {
         "at": now.isoformat(),
@@ -306,6 +306,11 @@ def report_ingestion(
         },
         "training_set": training_lineage,
     }
+
+
+def _those(frame: pd.DataFrame, chosen: BoolArray) -> pd.DataFrame:
+    """Some rows of a frame; all of them, as nearly always, without a copy."""
+    return frame if chosen.all() else frame[chosen]
 
 
 def _fresh(answers: pd.DataFrame, known: pd.DataFrame) -> BoolArray:

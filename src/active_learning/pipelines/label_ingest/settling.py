@@ -121,6 +121,7 @@ def settle(
 def _number(every: pd.DataFrame) -> Answers:
     image, found = pd.factorize(every["image"].to_numpy())
     first = np.zeros(len(found), dtype=np.int64)
+    # From the end, so that an image's first row is the one that stays.
     first[image[::-1]] = np.arange(len(image))[::-1]
     images = pd.Index(every["image_id"].array[first])
     (labeler,), _ = numbered(every["labeler"])
